@@ -1,0 +1,269 @@
+"""What config.json must hold to rebuild a network and the preprocessing it was trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+FORMAT_VERSION = 1
+LIBRARY_NAME = "u2net-hub"
+
+
+class Stage(NamedTuple):
+    """One residual U-block of the network: a row of table 1 of the paper (arXiv 2005.09007)."""
+
+    name: str
+    """Name of the stage, and the prefix of its keys in a checkpoint."""
+    L: int
+    """Height of the block: the number of its encoder convolutions."""
+    mid: int
+    """Channels inside the block."""
+    out: int
+    """Channels that leave the block."""
+    dilated: bool = False
+    """RSU-4F: dilated convolutions in the place of pooling and upsampling."""
+
+
+_U2NET = (
+    #     name     L  mid  out
+    Stage("stage1",  7,  32,  64),
+    Stage("stage2",  6,  32, 128),
+    Stage("stage3",  5,  64, 256),
+    Stage("stage4",  4, 128, 512),
+    Stage("stage5",  4, 256, 512, dilated=True),
+    Stage("stage6",  4, 256, 512, dilated=True),
+    Stage("stage5d", 4, 256, 512, dilated=True),
+    Stage("stage4d", 4, 128, 256),
+    Stage("stage3d", 5,  64, 128),
+    Stage("stage2d", 6,  32,  64),
+    Stage("stage1d", 7,  16,  64),
+)  # fmt: skip
+
+STAGES: Mapping[str, tuple[Stage, ...]] = {
+    "u2net": _U2NET,
+    "u2netp": tuple(stage._replace(mid=16, out=64) for stage in _U2NET),
+}
+"""The published variants: encoder stages from the top down, the bottom, decoder stages from the bottom up."""
+
+CUSTOM = "custom"
+
+# A config comes from strangers: these bound what building the network can cost. The largest published width is 512.
+_MAX_CHANNELS = 4096
+_MAX_STAGES = 15
+_MAX_HEIGHT = 9
+_MAX_SIDE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class U2NetConfig:
+    """Architecture and preprocessing of one checkpoint; `save` and `load` are config.json.
+
+    Raises:
+        ValueError: a field is out of range, unknown, or at odds with another one.
+    """
+
+    variant: str = "u2netp"
+    """`"u2net"`, `"u2netp"`, or `"custom"` with a table in `stages`; "architecture" in config.json."""
+    stages: tuple[Stage, ...] | None = None
+    """A table of one's own, an odd number of rows: encoder, bottom, decoder. None: the variant's."""
+    in_channels: int = 3
+    out_channels: int = 1
+    """Maps per output: 1 for saliency, the number of classes (background included) for parsing."""
+    input_size: tuple[int, int] = (320, 320)
+    """What the network sees, as (height, width) in pixels; the aspect is squashed as in the paper."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    scale: Literal["image_max", "255"] = "image_max"
+    """The divisor before mean and std: the image's own maximum (the official code) or 255."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    minmax: Literal["auto", "always", "never"] = "auto"
+    """Stretch each map to [0, 1]: always (the official code), only where something was found, or never."""
+    invert: bool = False
+    """The map is 1 - output, as in the authors' portrait drawing network."""
+    labels: tuple[str, ...] | None = None
+    """Names of the classes, one per output channel."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def table(self) -> tuple[Stage, ...]:
+        """The rows that the network is built from."""
+        return self.stages if self.stages is not None else STAGES[self.variant]
+
+    def replace(self, **changes: object) -> U2NetConfig:
+        """A copy with some fields changed, checked again."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of config.json, with the entry that timm reads."""
+        fields = asdict(self)
+        stages = None if self.stages is None else [stage._asdict() for stage in self.stages]
+        del fields["variant"], fields["stages"]
+        return {
+            "format_version": FORMAT_VERSION,
+            "library_name": LIBRARY_NAME,
+            "architecture": self.variant,
+            "stages": stages,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()},
+            "pretrained_cfg": self._pretrained_cfg(),
+        }
+
+    def _pretrained_cfg(self) -> dict[str, object]:
+        """What `timm.create_model("hf-hub:…")` wants to know; generated, never read back here."""
+        return {
+            "input_size": [self.in_channels, *self.input_size],
+            "num_classes": self.out_channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "first_conv": f"{self.table[0].name}.rebnconvin.conv_s1",
+            "classifier": "outconv",
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, object]) -> U2NetConfig:
+        """The config that `to_dict` wrote.
+
+        Raises:
+            ValueError: another library's config, a newer format, an unknown field or a value out of range.
+        """
+        if content.get("library_name") != LIBRARY_NAME:
+            found = content.get("library_name") or content.get("model_type") or "none"
+            raise ValueError(
+                f"config.json is of another library (library_name {found!r}), expected {LIBRARY_NAME!r}; "
+                "a checkpoint without a config of ours is read by: u2net convert --model FILE --out FOLDER"
+            )
+        version = content.get("format_version")
+        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
+            raise ValueError(
+                f"config.json has format_version {version!r}, this u2net-hub reads 1 to {FORMAT_VERSION}; "
+                "a newer one needs: pip install --upgrade u2net-hub"
+            )
+        fields = {k: v for k, v in content.items() if k not in _NOT_FIELDS}
+        if "architecture" not in fields:
+            raise ValueError("config.json has no 'architecture', expected one of " + str([*STAGES, CUSTOM]))
+        fields["variant"] = fields.pop("architecture")
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(
+                f"config.json has unknown fields {unknown}, expected {sorted(cls.__dataclass_fields__)}; "
+                "they may come from a newer version: pip install --upgrade u2net-hub"
+            )
+        if fields.get("stages") is not None:
+            fields["stages"] = _read_stages(fields["stages"])
+        for name, value in fields.items():
+            if isinstance(value, list):
+                fields[name] = tuple(value)
+        return cls(**fields)  # type: ignore[arg-type]
+
+    def save(self, path: str | Path) -> None:
+        """Write config.json."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """The text of config.json."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> U2NetConfig:
+        """Read config.json.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not JSON, or not a config of this library; the message names the file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise ValueError(f"{path} is not valid JSON: {e}") from e
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds a {type(content).__name__}, expected a JSON object")
+        try:
+            return cls.from_dict(content)
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from e
+
+
+_NOT_FIELDS = {"format_version", "library_name", "pretrained_cfg"}
+
+_CHOICES = {
+    "interpolation": ("bilinear", "bicubic", "lanczos", "nearest"),
+    "scale": ("image_max", "255"),
+    "activation": ("sigmoid", "softmax"),
+    "minmax": ("auto", "always", "never"),
+}
+
+
+def _read_stages(rows: object) -> tuple[Stage, ...]:
+    if not isinstance(rows, list):
+        raise ValueError(f"stages is {rows!r}, expected null or a list of rows {Stage._fields}")
+    stages = []
+    for row in rows:
+        if not isinstance(row, dict) or set(row) - set(Stage._fields) or not {"name", "L", "mid", "out"} <= set(row):
+            raise ValueError(f"stages has a row {row!r}, expected fields {list(Stage._fields)}")
+        stages.append(Stage(**row))
+    return tuple(stages)
+
+
+def _check(config: U2NetConfig) -> None:
+    if config.stages is None and config.variant not in STAGES:
+        raise ValueError(f"unknown variant {config.variant!r}, expected one of {list(STAGES)}, or 'custom' with stages")
+    if config.stages is not None:
+        if config.variant != CUSTOM:
+            raise ValueError(f"variant {config.variant!r} has its own table; with stages=… say variant='custom'")
+        _check_stages(config.stages)
+    _check_int("in_channels", config.in_channels, 1, _MAX_CHANNELS)
+    _check_int("out_channels", config.out_channels, 1, 256)  # labels are uint8
+    if len(config.input_size) != 2:
+        raise ValueError(f"input_size is {config.input_size!r}, expected (height, width)")
+    for side in config.input_size:
+        _check_int("input_size", side, 1, _MAX_SIDE)
+    for name, choices in _CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name} is {getattr(config, name)!r}, expected one of {list(choices)}")
+    for name in ("mean", "std"):
+        values = getattr(config, name)
+        if len(values) != config.in_channels:
+            raise ValueError(f"{name} has {len(values)} values for in_channels={config.in_channels}, expected as many")
+        for value in values:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e6:
+                raise ValueError(f"{name} has the value {value!r}, expected a number")
+    if min(config.std) <= 0:
+        raise ValueError(f"std is {config.std!r}, expected values above 0")
+    if not isinstance(config.invert, bool):
+        raise ValueError(f"invert is {config.invert!r}, expected true or false")
+    if config.activation == "softmax" and config.out_channels == 1:
+        raise ValueError("activation 'softmax' over one channel is always 1; use 'sigmoid' or out_channels above 1")
+    if config.invert and config.activation == "softmax":
+        raise ValueError("invert is for one saliency map, not for classes; use activation 'sigmoid'")
+    if config.labels is not None:
+        if len(config.labels) != config.out_channels or not all(isinstance(label, str) for label in config.labels):
+            raise ValueError(f"labels is {config.labels!r}, expected {config.out_channels} names, one per channel")
+
+
+def _check_stages(stages: tuple[Stage, ...]) -> None:
+    if not 3 <= len(stages) <= _MAX_STAGES or len(stages) % 2 == 0:
+        raise ValueError(f"stages has {len(stages)} rows, expected an odd number from 3 to {_MAX_STAGES}")
+    names = [stage.name for stage in stages]
+    for stage in stages:
+        if not isinstance(stage.name, str) or not stage.name.isidentifier() or stage.name.startswith(("side", "_")):
+            raise ValueError(f"stages has the name {stage.name!r}, expected an identifier such as 'stage1'")
+        _check_int(f"{stage.name}: L", stage.L, 2, _MAX_HEIGHT)
+        _check_int(f"{stage.name}: mid", stage.mid, 1, _MAX_CHANNELS)
+        _check_int(f"{stage.name}: out", stage.out, 1, _MAX_CHANNELS)
+        if not isinstance(stage.dilated, bool):
+            raise ValueError(f"{stage.name}: dilated is {stage.dilated!r}, expected true or false")
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages has a name twice: {names}")
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
