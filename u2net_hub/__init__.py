@@ -8,15 +8,46 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .checking import check_dataset as check_dataset
     from .config import U2NetConfig as U2NetConfig
+    from .data import SaliencyDataset as SaliencyDataset
+    from .evaluation import evaluate as evaluate
+    from .files import run_files as run_files
+    from .hub import list_models as list_models
     from .model import U2Net as U2Net
+    from .pipeline import SaliencyPipeline as SaliencyPipeline
+    from .pipeline import SaliencyResult as SaliencyResult
+    from .recipes import TrainConfig as TrainConfig
+    from .training import train as train
 
 _HOME = {
+    "evaluate": "evaluation",
+    "check_dataset": "checking",
+    "SaliencyDataset": "data",
+    "train": "training",
+    "TrainConfig": "recipes",
+    "SaliencyPipeline": "pipeline",
+    "SaliencyResult": "pipeline",
     "U2Net": "model",
     "U2NetConfig": "config",
+    "list_models": "hub",
+    "run_files": "files",
 }
 
-__all__ = ["U2Net", "U2NetConfig", "__version__"]
+__all__ = [
+    "SaliencyDataset",
+    "SaliencyPipeline",
+    "SaliencyResult",
+    "TrainConfig",
+    "U2Net",
+    "U2NetConfig",
+    "__version__",
+    "check_dataset",
+    "evaluate",
+    "list_models",
+    "run_files",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ STAGES: Mapping[str, tuple[Stage, ...]] = {
 
 CUSTOM = "custom"
 
-# A config comes from strangers: these bound what building the network can cost. The largest published width is 512.
+# A config may come from strangers: these bound what it can ask for. The largest published width is 512.
 _MAX_CHANNELS = 4096
 _MAX_STAGES = 15
 _MAX_HEIGHT = 9
@@ -88,6 +89,9 @@ class U2NetConfig:
     """Names of the classes, one per output channel."""
 
     def __post_init__(self) -> None:
+        for name in _TUPLES:
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         _check(self)
 
     @property
@@ -158,9 +162,6 @@ class U2NetConfig:
             )
         if fields.get("stages") is not None:
             fields["stages"] = _read_stages(fields["stages"])
-        for name, value in fields.items():
-            if isinstance(value, list):
-                fields[name] = tuple(value)
         return cls(**fields)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> None:
@@ -181,7 +182,10 @@ class U2NetConfig:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        except (
+            ValueError,
+            RecursionError,
+        ) as e:  # not text, not JSON, an endless number, a thousand brackets
             raise ValueError(f"{path} is not valid JSON: {e}") from e
         if not isinstance(content, dict):
             raise ValueError(f"{path} holds a {type(content).__name__}, expected a JSON object")
@@ -192,6 +196,7 @@ class U2NetConfig:
 
 
 _NOT_FIELDS = {"format_version", "library_name", "pretrained_cfg"}
+_TUPLES = ("stages", "input_size", "mean", "std", "labels")
 
 _CHOICES = {
     "interpolation": ("bilinear", "bicubic", "lanczos", "nearest"),
@@ -205,19 +210,27 @@ def _read_stages(rows: object) -> tuple[Stage, ...]:
     if not isinstance(rows, list):
         raise ValueError(f"stages is {rows!r}, expected null or a list of rows {Stage._fields}")
     stages = []
+    needed = set(Stage._fields) - set(Stage._field_defaults)
     for row in rows:
-        if not isinstance(row, dict) or set(row) - set(Stage._fields) or not {"name", "L", "mid", "out"} <= set(row):
+        if not isinstance(row, dict) or not needed <= set(row) <= set(Stage._fields):
             raise ValueError(f"stages has a row {row!r}, expected fields {list(Stage._fields)}")
         stages.append(Stage(**row))
     return tuple(stages)
 
 
 def _check(config: U2NetConfig) -> None:
-    if config.stages is None and config.variant not in STAGES:
-        raise ValueError(f"unknown variant {config.variant!r}, expected one of {list(STAGES)}, or 'custom' with stages")
-    if config.stages is not None:
+    for name in _TUPLES:
+        value = getattr(config, name)
+        if not isinstance(value, tuple) and not (value is None and name in ("stages", "labels")):
+            raise ValueError(f"{name} is {value!r}, expected a tuple or list")
+    if config.stages is None:
+        if config.variant not in list(STAGES):
+            raise ValueError(
+                f"unknown variant {config.variant!r}, expected one of {list(STAGES)}, or 'custom' with stages"
+            )
+    else:
         if config.variant != CUSTOM:
-            raise ValueError(f"variant {config.variant!r} has its own table; with stages=… say variant='custom'")
+            raise ValueError(f"stages are given for variant {config.variant!r}, expected variant {CUSTOM!r}")
         _check_stages(config.stages)
     _check_int("in_channels", config.in_channels, 1, _MAX_CHANNELS)
     _check_int("out_channels", config.out_channels, 1, 256)  # labels are uint8
@@ -231,7 +244,9 @@ def _check(config: U2NetConfig) -> None:
     for name in ("mean", "std"):
         values = getattr(config, name)
         if len(values) != config.in_channels:
-            raise ValueError(f"{name} has {len(values)} values for in_channels={config.in_channels}, expected as many")
+            raise ValueError(
+                f"{name} has {len(values)} values, expected one per channel: {config.in_channels}"
+            )
         for value in values:
             if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e6:
                 raise ValueError(f"{name} has the value {value!r}, expected a number")
@@ -240,26 +255,34 @@ def _check(config: U2NetConfig) -> None:
     if not isinstance(config.invert, bool):
         raise ValueError(f"invert is {config.invert!r}, expected true or false")
     if config.activation == "softmax" and config.out_channels == 1:
-        raise ValueError("activation 'softmax' over one channel is always 1; use 'sigmoid' or out_channels above 1")
+        raise ValueError("activation 'softmax' over one channel is always 1, expected 'sigmoid'")
     if config.invert and config.activation == "softmax":
         raise ValueError("invert is for one saliency map, not for classes; use activation 'sigmoid'")
-    if config.labels is not None:
-        if len(config.labels) != config.out_channels or not all(isinstance(label, str) for label in config.labels):
-            raise ValueError(f"labels is {config.labels!r}, expected {config.out_channels} names, one per channel")
+    labels = config.labels
+    if labels is not None and (
+        len(labels) != config.out_channels or not all(isinstance(label, str) for label in labels)
+    ):
+        raise ValueError(
+            f"labels is {labels!r}, expected {config.out_channels} names, one per output channel"
+        )
 
 
 def _check_stages(stages: tuple[Stage, ...]) -> None:
     if not 3 <= len(stages) <= _MAX_STAGES or len(stages) % 2 == 0:
         raise ValueError(f"stages has {len(stages)} rows, expected an odd number from 3 to {_MAX_STAGES}")
-    names = [stage.name for stage in stages]
     for stage in stages:
-        if not isinstance(stage.name, str) or not stage.name.isidentifier() or stage.name.startswith(("side", "_")):
-            raise ValueError(f"stages has the name {stage.name!r}, expected an identifier such as 'stage1'")
+        if not isinstance(stage, Stage):
+            raise ValueError(f"stages has the row {stage!r}, expected a Stage{Stage._fields}")
+        if not isinstance(stage.name, str) or not re.fullmatch(
+            r"(?!side|outconv|module)[a-z]\w*", stage.name
+        ):
+            raise ValueError(f"stages has the name {stage.name!r}, expected one such as 'stage1'")
         _check_int(f"{stage.name}: L", stage.L, 2, _MAX_HEIGHT)
         _check_int(f"{stage.name}: mid", stage.mid, 1, _MAX_CHANNELS)
         _check_int(f"{stage.name}: out", stage.out, 1, _MAX_CHANNELS)
         if not isinstance(stage.dilated, bool):
             raise ValueError(f"{stage.name}: dilated is {stage.dilated!r}, expected true or false")
+    names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise ValueError(f"stages has a name twice: {names}")
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .config import Stage, U2NetConfig
+from .hub import Pretrained
 
 
 def u_shape(
     x: Tensor, encoder: Sequence[nn.Module], decoder: Sequence[nn.Module], pooled: Sequence[bool]
 ) -> list[Tensor]:
-    """Run blocks down and up again: (B, C, H, W) -> the outputs of the bottom and of each decoder block, going up.
+    """Run blocks down and up again: (B, C, H, W) -> outputs of the bottom and each decoder block, going up.
 
-    A decoder block sees the output below it, brought to the size of its skip connection, and that skip connection.
+    A decoder block sees the output below it, brought to the size of its skip connection, and that connection.
     """
     *skips, x = descend(x, encoder, pooled)
     outputs = [x]
@@ -50,7 +51,7 @@ def resize_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 class ConvBnRelu(nn.Module):
-    """3 × 3 convolution, batch norm, ReLU (REBNCONV in the official code): (B, in, H, W) -> (B, out, H, W)."""
+    """3 × 3 convolution, batch norm, ReLU (official: REBNCONV): (B, in, H, W) -> (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
         super().__init__()
@@ -62,12 +63,12 @@ class ConvBnRelu(nn.Module):
 
 
 class RSU(nn.Module):
-    """Residual U-block, F(x) + U(F(x)): (B, in, H, W) -> (B, out, H, W). Section 3.1 and figure 2 of the paper."""
+    """Residual U-block, F(x) + U(F(x)): (B, in, H, W) -> (B, out, H, W). The paper's section 3.1."""
 
     def __init__(self, in_channels: int, stage: Stage) -> None:
         super().__init__()
         L, mid, out = stage.L, stage.mid, stage.out
-        # RSU-4F doubles the dilation where RSU-L halves the map; RSU-L dilates only at the bottom, which is not pooled
+        # RSU-4F dilates where RSU-L pools; RSU-L dilates only at its bottom, which works at the size above it
         self.pooled = (False,) * L if stage.dilated else (False, *[True] * (L - 2), False)
         dilation = [2**i for i in range(L)] if stage.dilated else [1] * (L - 1) + [2]
         self.rebnconvin = ConvBnRelu(in_channels, out)
@@ -83,7 +84,7 @@ class RSU(nn.Module):
         return x + u_shape(x, blocks[:L], blocks[L:], self.pooled)[-1]
 
 
-class U2Net(nn.Module):
+class U2Net(Pretrained, nn.Module):
     """The network: (B, in, H, W) -> logits, fused first, then one per side, each (B, out, H, W).
 
     Works at any size from 1 × 1 px in eval mode. Side outputs go from fine (`side1`) to coarse (`side6`).
@@ -101,6 +102,11 @@ class U2Net(nn.Module):
         self.encoder = tuple(stage.name for stage in encoder)
         self.decoder = tuple(stage.name for stage in decoder)
         self.pooled = (False, *[True] * (depth - 1))
+        for stage in table:
+            if hasattr(self, stage.name):
+                raise ValueError(
+                    f"stages has the name {stage.name!r}, which a module uses itself; call it 'stage…'"
+                )
 
         width = self.config.in_channels
         for stage in encoder:
@@ -121,7 +127,7 @@ class U2Net(nn.Module):
         return (self.outconv(torch.cat(sides, 1)), *sides)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the encoder stages, fine to coarse: (B, in, H, W) -> [(B, out, H / 2**i, W / 2**i), …]."""
+        """Outputs of the encoder stages, fine to coarse: (B, in, H, W) -> [(B, out, ⌈H/2ⁱ⌉, ⌈W/2ⁱ⌉), …]."""
         return descend(x, self._stages(self.encoder), self.pooled)
 
     def _stages(self, names: tuple[str, ...]) -> list[nn.Module]:
@@ -137,4 +143,4 @@ class U2Net(nn.Module):
             if isinstance(block, ConvBnRelu) and isinstance(block.bn_s1, nn.BatchNorm2d):
                 block.conv_s1 = fuse_conv_bn_eval(block.conv_s1, block.bn_s1)
                 block.bn_s1 = nn.Identity()
-        return fused
+        return fused.eval()

@@ -1,0 +1,95 @@
+"""A process of its own that trains, for the tests to kill: `python training_process.py '{"config": …}'`.
+
+Settings: config (fields of TrainConfig), resume, kill (where to stop dead, see `arm`), step (and when).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from u2net_hub import training
+from u2net_hub.recipes import Phase, TrainConfig
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(where: str, step: int) -> None:
+    """Die in the middle of a step, after it, in a validation, in a checkpoint or after it; or fill the disk."""
+    trainer = training.Trainer
+    save_state, save, take_step = Accelerator.save_state, trainer._save, trainer.step
+
+    if where == "step":
+
+        def die_between_its_parts(self: training.Trainer, stream: Iterator[object]) -> object:
+            if self.progress.step + 1 == step:
+                backward = self.accelerator.backward
+                self.accelerator.backward = lambda loss: (backward(loss), die())
+            return take_step(self, stream)
+
+        trainer.step = die_between_its_parts
+    elif where == "epoch":
+
+        def die_after_it(self: training.Trainer, stream: Iterator[object]) -> object:
+            done = take_step(self, stream)
+            return die() if self.progress.step + 1 == step else done
+
+        trainer.step = die_after_it
+    elif where == "validation":
+        training.score = die
+    elif where == "checkpoint":
+
+        def save_half(self: Accelerator, folder: str) -> None:
+            save_state(self, folder)
+            if folder.endswith(f"{step:08d}"):
+                weights = Path(folder, "model.safetensors")
+                weights.write_bytes(weights.read_bytes()[:1000])
+                die()
+
+        Accelerator.save_state = save_half
+    elif where == "saved":
+
+        def save_and_die(self: training.Trainer) -> None:
+            save(self)
+            if self.progress.step == step:
+                die()
+
+        trainer._save = save_and_die
+    elif where == "full disk":
+
+        def save_without_room(self: Accelerator, folder: str) -> None:
+            if folder.endswith(f"{step:08d}"):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+            save_state(self, folder)
+
+        Accelerator.save_state = save_without_room
+    else:
+        raise ValueError(f"no such place: {where}")
+
+
+def main(settings: dict[str, object]) -> None:
+    torch.set_num_threads(1)
+    if settings.get("kill"):
+        arm(settings["kill"], settings["step"])
+    if settings.get("resume"):
+        config = TrainConfig.load(Path(settings["config"]["out"]) / "train.json")
+    else:
+        fields = settings["config"]
+        fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
+        fields["freeze"] = tuple(fields.get("freeze", ()))
+        config = TrainConfig(**fields)
+    training.train(config, resume=bool(settings.get("resume")))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

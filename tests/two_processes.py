@@ -1,0 +1,49 @@
+"""What `accelerate launch` runs for the tests: three steps, then each process writes what it has.
+
+Arguments: folder for the answers, and the configuration as `training_process.py` takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from u2net_hub.batches import Pictures
+from u2net_hub.recipes import Phase, TrainConfig
+from u2net_hub.training import Trainer
+
+
+def main(answers: Path, fields: dict[str, object]) -> None:
+    torch.set_num_threads(1)
+    fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
+    trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
+    trainer.source = Pictures.read(trainer.training, (48, 48))
+    trainer.learn()
+    stream = trainer.stream(0)
+    losses, gradients = [], []
+    step = trainer.optimizer.step
+    trainer.optimizer.step = lambda: (
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in trainer.network.parameters() if p.requires_grad])
+        ),
+        step(),
+    )
+    for _ in range(3):
+        loss, _ = trainer.step(stream)
+        losses.append(trainer.accelerator.reduce(loss, reduction="mean"))
+        trainer.progress.step += 1
+    stream.close()
+    rank = trainer.accelerator.process_index
+    answer = {
+        "losses": torch.stack(losses),
+        "gradients": torch.stack(gradients),
+        **trainer.network.state_dict(),
+    }
+    torch.save(answer, answers / f"{trainer.accelerator.num_processes}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

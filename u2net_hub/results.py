@@ -1,0 +1,343 @@
+"""Scores and where they come from: results.json, the one schema for scores, and curves.npz beside it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+FRACTIONS = (
+    *("max_f", "mean_f", "adaptive_f", "mae", "weighted_f", "s_measure"),
+    *("max_e", "mean_e", "adaptive_e", "relaxed_boundary_f", "mean_iou"),
+)
+"""The scores of results.json that lie in [0, 1]. `hce` counts clicks."""
+CURVES = ("precision", "recall", "f_measure", "e_measure")
+"""What curves.npz holds of each data set, as `<data set>/<curve>`, at the thresholds 0 … 255."""
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """What a network is worth on one data set."""
+
+    n: int
+    """Number of pictures."""
+    scores: Mapping[str, float]
+    """By their names in results.json."""
+    iou: Mapping[str, float | None] | None = None
+    """Of each class, where there are several; None for a class that is nowhere in the set."""
+    measured: bool = True
+    """False for numbers taken over from a publication."""
+    curves: Mapping[str, Float64] = field(default_factory=dict, compare=False)
+    """precision, recall, f_measure and e_measure at the thresholds 0 … 255, each (256,): curves.npz."""
+    pictures: Sequence[tuple[str, Mapping[str, float]]] = field(default=(), compare=False)
+    """Name and scores of each picture: the CSV file."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a checkpoint came about, in words for its card."""
+
+    data: tuple[str, ...]
+    """Names of the data sets."""
+    start: str | None = None
+    """The weights that it was fine-tuned from, as a source; None: from scratch."""
+    recipe: str = ""
+    duration: str = ""
+    machine: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One line of the speed table."""
+
+    engine: str
+    """With its precision, e.g. "torch bfloat16"."""
+    machine: str
+    images_per_second: float
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results.json holds."""
+
+    datasets: Mapping[str, DatasetScores]
+    weights_sha256: str | None = None
+    """Of the file of weights; None where maps were scored."""
+    command: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    date: str = ""
+    """ISO 8601."""
+    training: Training | None = None
+    """Only in the files of published weights, as are the next."""
+    speed: tuple[Speed, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of results.json."""
+        content: dict[str, object] = {
+            "weights_sha256": self.weights_sha256,
+            "command": self.command,
+            "versions": dict(self.versions),
+            "date": self.date,
+            "datasets": {name: _entry(dataset) for name, dataset in self.datasets.items()},
+        }
+        if self.training is not None:
+            content["training"] = asdict(self.training) | {"data": list(self.training.data)}
+        if self.speed:
+            content["speed"] = [asdict(row) for row in self.speed]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: object) -> Results:
+        """The results that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field is missing, unknown, or out of its range.
+        """
+        expected = sorted(set(cls.__dataclass_fields__) - _OPTIONAL)
+        if not isinstance(content, dict) or sorted(set(content) - _OPTIONAL) != expected:
+            got = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"results have the fields {got}, expected {expected}")
+        for name in ("versions", "datasets"):
+            if not isinstance(content[name], dict):
+                raise ValueError(f"{name} is {content[name]!r}, expected an object")
+        for name, kinds in (("weights_sha256", str | None), ("command", str | None), ("date", str)):
+            if not isinstance(content[name], kinds):
+                raise ValueError(f"{name} is {content[name]!r}, expected text")
+        if content["weights_sha256"] is not None and not re.fullmatch(
+            "[0-9a-f]{64}", content["weights_sha256"]
+        ):
+            raise ValueError(
+                f"weights_sha256 is {content['weights_sha256']!r}, expected 64 hexadecimal digits"
+            )
+        datasets = {name: _read_entry(name, entry) for name, entry in content["datasets"].items()}
+        training, speed = content.get("training"), content.get("speed", [])
+        if not isinstance(speed, list):
+            raise ValueError(f"speed is {speed!r}, expected a list")
+        read = {
+            "datasets": datasets,
+            "training": None if training is None else _read_fields(Training, "training", training),
+            "speed": tuple(_read_fields(Speed, "speed", row) for row in speed),
+        }
+        return cls(**(content | read))
+
+    def save(self, folder: str | Path) -> None:
+        """Write results.json, curves.npz and, for each data set, the scores of each picture as a CSV file."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        curves: dict[str, Any] = {
+            f"{name}/{key}": curve
+            for name, dataset in self.datasets.items()
+            for key, curve in dataset.curves.items()
+        }
+        if curves:
+            np.savez_compressed(folder / "curves.npz", thresholds=np.arange(256), **curves)
+        for name, dataset in self.datasets.items():
+            if dataset.pictures:
+                with (folder / f"{file_name(name)}.csv").open("w", encoding="utf-8", newline="") as file:
+                    table = csv.DictWriter(file, ["name", *dataset.pictures[0][1]])
+                    table.writeheader()
+                    for picture, scores in dataset.pictures:
+                        table.writerow({"name": picture} | {key: f"{v:.6f}" for key, v in scores.items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read results.json, and the curves where curves.npz lies beside it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not of this schema; the message names the file.
+        """
+        path = Path(path)
+        try:
+            results = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as e:  # also what is no JSON, or no UTF-8
+            raise ValueError(f"{path} holds no results: {e}") from e
+        beside = path.with_name("curves.npz")
+        if not beside.is_file():
+            return results
+        try:
+            with np.load(beside, allow_pickle=False) as arrays:
+                curves = {
+                    name: {key: arrays[f"{name}/{key}"] for key in CURVES if f"{name}/{key}" in arrays}
+                    for name in results.datasets
+                }
+        except (ValueError, OSError, zipfile.BadZipFile) as e:
+            raise ValueError(f"{beside} holds no curves: {e}") from e
+        datasets = {name: replace(each, curves=curves[name]) for name, each in results.datasets.items()}
+        return replace(results, datasets=datasets)
+
+
+def file_name(name: str) -> str:
+    """A name of a data set or model as part of a file's name."""
+    return re.sub(r"[^\w.@-]+", "_", name).strip("._") or "unnamed"
+
+
+_OPTIONAL = {"training", "speed"}
+
+_Row = TypeVar("_Row", Training, Speed)
+
+
+def _read_fields(kind: type[_Row], name: str, content: object) -> _Row:
+    """One of the rows that are words and numbers only."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    needed = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+    if not isinstance(content, dict) or not needed <= set(content) <= set(fields):
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{name} has the fields {got}, expected {sorted(fields)}")
+    read = {}
+    for key, value in content.items():
+        if key == "data":
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            value = tuple(value) if fits else value
+        elif key in ("images_per_second", "batch"):
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+        else:
+            fits = isinstance(value, str) or (value is None and key == "start")
+        if not fits:
+            raise ValueError(f"{name}: {key} is {value!r}, expected {fields[key].type}")
+        read[key] = value
+    return kind(**read)
+
+
+def _entry(dataset: DatasetScores) -> dict[str, object]:
+    scores = {name: round(value, 6) for name, value in dataset.scores.items()}
+    entry: dict[str, object] = {"n": dataset.n, "measured": dataset.measured, **scores}
+    if dataset.iou is not None:
+        entry["iou"] = {name: None if v is None else round(v, 6) for name, v in dataset.iou.items()}
+    return entry
+
+
+def _read_entry(name: str, entry: object) -> DatasetScores:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is {entry!r}, expected an object with scores")
+    scores = dict(entry)
+    n, measured, iou = scores.pop("n", None), scores.pop("measured", None), scores.pop("iou", None)
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"{name}: n is {n!r}, expected the number of pictures")
+    if not isinstance(measured, bool):
+        raise ValueError(f"{name}: measured is {measured!r}, expected true or false")
+    unknown = sorted(set(scores) - {*FRACTIONS, "hce"})
+    if unknown:
+        raise ValueError(
+            f"{name} has unknown scores {unknown}, expected some of {[*FRACTIONS, 'hce', 'iou']}"
+        )
+    if iou is not None and not isinstance(iou, dict):
+        raise ValueError(f"{name}: iou is {iou!r}, expected an object with a number for each class")
+    for key, value in [
+        *scores.items(),
+        *((f"iou of {c}", v) for c, v in (iou or {}).items() if v is not None),
+    ]:
+        top = float("inf") if key == "hce" else 1
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= top:
+            raise ValueError(f"{name}: {key} is {value!r}, expected a number from 0 to {top}")
+    return DatasetScores(n, scores, iou, measured)
+
+
+# Tables
+
+
+COLUMNS = {
+    "max_f": "maxF",
+    "mean_f": "meanF",
+    "adaptive_f": "adpF",
+    "mae": "MAE",
+    "weighted_f": "wF",
+    "s_measure": "S",
+    "max_e": "maxE",
+    "mean_e": "meanE",
+    "adaptive_e": "adpE",
+    "relaxed_boundary_f": "bF",
+    "mean_iou": "mIoU",
+    "hce": "HCE",
+}
+
+_PAPER_COLUMNS = ("max_f", "mae", "weighted_f", "s_measure", "relaxed_boundary_f")
+_DIS_COLUMNS = ("max_f", "weighted_f", "mae", "s_measure", "hce")
+# arXiv 2005.09007, tables 3 and 4; n is the size of the whole set.
+_PAPER: Mapping[str, tuple[int, tuple[float, ...], tuple[float, ...]]] = {
+    #              n     U²-Net                          U²-Net†
+    "DUT-OMRON": (5168, (0.823, 0.054, 0.757, 0.847, 0.702), (0.813, 0.060, 0.731, 0.837, 0.676)),
+    "DUTS-TE":   (5019, (0.873, 0.044, 0.804, 0.861, 0.765), (0.852, 0.054, 0.763, 0.847, 0.723)),
+    "HKU-IS":    (4447, (0.935, 0.031, 0.890, 0.916, 0.812), (0.928, 0.037, 0.867, 0.908, 0.794)),
+    "ECSSD":     (1000, (0.951, 0.033, 0.910, 0.928, 0.836), (0.943, 0.041, 0.885, 0.918, 0.808)),
+    "PASCAL-S":  (850,  (0.859, 0.074, 0.797, 0.844, 0.657), (0.849, 0.086, 0.768, 0.831, 0.627)),
+    "SOD":       (300,  (0.861, 0.108, 0.748, 0.786, 0.613), (0.841, 0.124, 0.697, 0.759, 0.559)),
+}  # fmt: skip
+# U²-Net trained on DIS5K, in the paper of that set (arXiv 2203.03041).
+_DIS: Mapping[str, tuple[int, tuple[float, ...]]] = {
+    "DIS-VD": (470, (0.748, 0.656, 0.090, 0.781, 1413)),
+    "DIS-TE1": (500, (0.694, 0.601, 0.083, 0.760, 224)),
+    "DIS-TE2": (500, (0.756, 0.668, 0.085, 0.788, 490)),
+    "DIS-TE3": (500, (0.798, 0.707, 0.079, 0.809, 965)),
+    "DIS-TE4": (500, (0.795, 0.705, 0.087, 0.807, 3653)),
+}
+
+
+def published(dataset: str) -> dict[str, DatasetScores]:
+    """Rows that papers give for a data set, by what they are of; none if the set is none of theirs.
+
+    Args:
+        dataset: Such as "ECSSD" or "dut_omron"; a name that goes on, "ecssd-100", means a part of that set.
+    """
+    for name, (n, *scores) in _PAPER.items():
+        if _is_of(dataset, name):
+            rows = (
+                DatasetScores(n, dict(zip(_PAPER_COLUMNS, row, strict=True)), measured=False)
+                for row in scores
+            )
+            labels = (f"paper, {variant} ({name}, {n:,})" for variant in ("U²-Net", "U²-Net†"))
+            return dict(zip(labels, rows, strict=True))
+    for name, (n, row) in _DIS.items():
+        if _is_of(dataset, name):
+            dis = DatasetScores(n, dict(zip(_DIS_COLUMNS, row, strict=True)), measured=False)
+            return {f"DIS paper, U²-Net ({name}, {n})": dis}
+    return {}
+
+
+def table(models: Mapping[str, Results]) -> str:
+    """Scores of models, by name, beside those of the papers: a block of text per data set."""
+    blocks = []
+    for dataset in dict.fromkeys(name for results in models.values() for name in results.datasets):
+        rows = {name: r.datasets[dataset] for name, r in models.items() if dataset in r.datasets}
+        known = published(dataset)
+        used = {key for row in rows.values() for key in row.scores}
+        columns = {key: head for key, head in COLUMNS.items() if key in used}
+        width = max(map(len, [*rows, *known, dataset]))
+        n = next(iter(rows.values())).n
+        lines = [f"{dataset}, {n:,} pictures", " " * width + "".join(f"{h:>8}" for h in columns.values())]
+        for name, row in (rows | known).items():
+            cells = (_cell(key, row.scores.get(key), row.measured) for key in columns)
+            lines.append(f"{name:{width}}" + "".join(f"{cell:>8}" for cell in cells))
+        for name, row in rows.items():
+            if row.iou is not None:
+                each = (f"{label} {_cell('iou', value, True)}" for label, value in row.iou.items())
+                lines.append(f"{name}, IoU per class: " + ", ".join(each))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _cell(key: str, value: float | None, measured: bool) -> str:
+    if value is None:
+        return "–"
+    if key == "hce":
+        return f"{value:.0f}"
+    return f"{value:.{4 if measured else 3}f}".removeprefix("0")
+
+
+def _is_of(dataset: str, known: str) -> bool:
+    return re.match(known.replace("-", "[-_ ]?") + "(?![a-z0-9])", dataset, re.IGNORECASE) is not None
