@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -105,7 +108,7 @@ def _hub_server() -> Iterator[HubServer]:
 
 @pytest.fixture
 def hub(_hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
-    """An empty Hub on loopback, to which the client in this process talks: no token, an empty cache, no waiting."""
+    """An empty Hub on loopback, to which this process's client talks: no token, an empty cache, no waiting."""
     import huggingface_hub
     from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
@@ -147,7 +150,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small network of the family, in seconds trained or pushed: three stages, six channels."""
+    """A folder with a small network of the family: three stages, six channels."""
     import torch
 
     from u2net_hub import U2Net, U2NetConfig
@@ -168,7 +171,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
     for i in range(20):
-        cx, cy, r = rng.integers(12, 36, 2).tolist() + [int(rng.integers(6, 12))]
+        (cx, cy), r = rng.integers(12, 36, 2), rng.integers(6, 12)
         disc = (x - cx) ** 2 + (y - cy) ** 2 < r**2
         photo = rng.integers(0, 90, (48, 48, 3)) + disc[..., None] * np.array([120, 140, 160])
         Image.fromarray(photo.astype(np.uint8)).save(folder / "images" / f"{i:02}.png")
@@ -191,3 +194,40 @@ def tiny() -> Callable[[int], U2Net]:
         return U2Net(U2NetConfig(variant="custom", stages=stages, input_size=(32, 32))).eval()
 
     return make
+
+
+class Demo(NamedTuple):
+    """The demo, running in a process of its own."""
+
+    address: str
+    pid: int
+    log: Path
+    """What it writes to its standard error."""
+    models: tuple[str, str]
+
+
+@pytest.fixture(scope="session")
+def demo(
+    tiny_source: Path, _hub_server: HubServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Demo]:
+    """The demo as its command starts it, with the bundled model and a small one, and the Hub on loopback."""
+    from hub_server import WRITER
+
+    pytest.importorskip("gradio")
+    folder = tmp_path_factory.mktemp("demo")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GRADIO_"))}
+    # a token of the owner's, which no visitor may profit from
+    set_here = {"HF_ENDPOINT": _hub_server.endpoint, "HF_HOME": str(folder / "hf"), "HF_TOKEN": WRITER}
+    command = [sys.executable, "-m", "u2net_hub", "demo", "--model", "u2netp", "--model", str(tiny_source)]
+    log = folder / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**kept, **set_here}, cwd=folder
+        )
+    assert process.stdout is not None
+    address = process.stdout.readline().strip().rstrip("/")
+    assert address.startswith("http://127.0.0.1:"), log.read_text()
+    yield Demo(address, process.pid, log, ("u2netp", tiny_source.name))
+    process.terminate()
+    process.wait(timeout=30)
+    process.stdout.close()

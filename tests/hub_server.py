@@ -73,6 +73,8 @@ class Repo:
     """Names of the users who accepted the terms of a gated repo."""
     trees: dict[str, dict[str, Blob]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Settings of a Space."""
     refs: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -169,8 +171,6 @@ class HubServer:
         """LFS uploads go in parts of so many bytes; None: in one."""
         self.retry_after = 1
         """Seconds."""
-        self.xet = False
-        """Files that came over Xet are offered over Xet."""
 
     def __enter__(self) -> HubServer:
         self._thread.start()
@@ -256,40 +256,28 @@ class HubServer:
     def _route(self, method: str, path: str) -> tuple[str, Callable[[Request], Awaitable[Response]]]:
         repo = r"(?P<id>[^/]+/[^/]+)"
         api = rf"/api/(?P<kind>models|spaces|datasets)/{repo}"
+        page = rf"/((?P<kind>spaces|datasets)/)?{repo}"
+        rev, oid = r"(?P<rev>[^/]+)", r"(?P<oid>[0-9a-f]{64})"
         routes: list[tuple[str, str, str, Any]] = [
             ("POST", "create", "/api/repos/create", self.create),
             ("POST", "yaml", "/api/validate-yaml", self.validate_yaml),
             ("GET", "whoami", "/api/whoami-v2", self.whoami),
-            ("GET", "info", rf"{api}(/revision/(?P<rev>[^/]+))?", self.info),
-            ("GET", "tree", rf"{api}/tree/(?P<rev>[^/]+)", self.tree),
+            ("GET", "info", rf"{api}(/revision/{rev})?", self.info),
+            ("GET", "tree", rf"{api}/tree/{rev}", self.tree),
             ("GET", "refs", rf"{api}/refs", self.list_refs),
-            ("POST", "branch", rf"{api}/branch/(?P<rev>[^/]+)", self.branch),
-            ("POST", "tag", rf"{api}/tag/(?P<rev>[^/]+)", self.tag),
-            ("POST", "preupload", rf"{api}/preupload/(?P<rev>[^/]+)", self.preupload),
-            ("POST", "commit", rf"{api}/commit/(?P<rev>[^/]+)", self.commit),
-            ("GET", "xet", rf"{api}/xet-(?P<role>read|write)-token/(?P<rev>[^/]+)", self.xet_token),
-            (
-                "POST",
-                "lfs-batch",
-                rf"/((?P<kind>spaces|datasets)/)?{repo}\.git/info/lfs/objects/batch",
-                self.lfs_batch,
-            ),
-            ("PUT", "lfs-put", r"/lfs/(?P<oid>\w{64})(/(?P<part>\d+))?", self.lfs_put),
-            ("POST", "lfs-complete", r"/lfs/(?P<oid>\w{64})", self.lfs_complete),
-            ("POST", "lfs-verify", r"/lfs/(?P<oid>\w{64})/verify", self.lfs_verify),
-            (
-                "HEAD",
-                "head:{file}",
-                rf"/((?P<kind>spaces)/)?{repo}/resolve/(?P<rev>[^/]+)/(?P<file>.+)",
-                self.resolve,
-            ),
-            (
-                "GET",
-                "get:{file}",
-                rf"/((?P<kind>spaces)/)?{repo}/resolve/(?P<rev>[^/]+)/(?P<file>.+)",
-                self.resolve,
-            ),
-            ("GET", "cdn:{file}", r"/files/(?P<oid>\w{64})/(?P<file>.+)", self.cdn_file),
+            ("POST", "branch", rf"{api}/branch/{rev}", self.branch),
+            ("POST", "tag", rf"{api}/tag/{rev}", self.tag),
+            ("POST", "variable", rf"{api}/variables", self.variable),
+            ("POST", "preupload", rf"{api}/preupload/{rev}", self.preupload),
+            ("POST", "commit", rf"{api}/commit/{rev}", self.commit),
+            ("GET", "xet", rf"{api}/xet-(?P<role>read|write)-token/{rev}", self.xet_token),
+            ("POST", "lfs-batch", rf"{page}\.git/info/lfs/objects/batch", self.lfs_batch),
+            ("PUT", "lfs-put", rf"/lfs/{oid}(/(?P<part>\d+))?", self.lfs_put),
+            ("POST", "lfs-complete", rf"/lfs/{oid}", self.lfs_complete),
+            ("POST", "lfs-verify", rf"/lfs/{oid}/verify", self.lfs_verify),
+            ("HEAD", "head:{file}", rf"{page}/resolve/{rev}/(?P<file>.+)", self.resolve),
+            ("GET", "get:{file}", rf"{page}/resolve/{rev}/(?P<file>.+)", self.resolve),
+            ("GET", "cdn:{file}", rf"/files/{oid}/(?P<file>.+)", self.cdn_file),
         ]
         for verb, what, pattern, handle in routes:
             if verb == method and (match := re.fullmatch(pattern, path)):
@@ -408,6 +396,11 @@ class HubServer:
         repo.refs[ref] = sha
         return JSONResponse({})
 
+    async def variable(self, request: Request, id: str, kind: str) -> Response:
+        repo, body = self.repo(request, write=True), await request.json()
+        repo.variables[body["key"]] = body["value"]
+        return JSONResponse({key: {"value": value} for key, value in repo.variables.items()})
+
     async def whoami(self, request: Request) -> Response:
         name, role, orgs = self.user(request)
         if not name:
@@ -525,7 +518,7 @@ class HubServer:
         if blob.sha256 is None:
             return self._body(request, self.objects[blob.oid], headers)
         headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
-        if self.xet and blob.xet:
+        if blob.xet:
             token = f"{self.endpoint}/api/{repo.kind}/{id}/xet-read-token/{sha}"
             headers |= {"X-Xet-Hash": blob.xet, "Link": f'<{token}>; rel="xet-auth"'}
         url = f"{self.cdn}/files/{blob.sha256}/{quote(file)}?X-Amz-Signature=secret"

@@ -99,7 +99,7 @@ def test_a_bad_file_makes_exit_code_1_and_a_summary(u2net: Callable[..., Result]
     bad, odd, summary = done.stderr.splitlines()
     assert "b.png is not a picture" in bad
     assert r"c\nd.png is empty" in odd
-    assert summary == "u2net: 1 written, 2 failed"
+    assert summary == "u2net: 1 written, 2 failed on cpu"
     assert tree(tmp_path / "out") == ["a.png"]
 
 
@@ -109,6 +109,7 @@ def test_json_reports_on_every_file(u2net: Callable[..., Result], tmp_path: Path
     done = u2net("mask", tmp_path / "in", "--out", tmp_path / "out", "--json")
     report = json.loads(done.stdout)
     assert (report["written"], report["skipped"], report["failed"]) == (1, 0, 1)
+    assert report["device"] == "cpu"
     good, bad = report["files"]
     assert (good["source"], good["status"]) == (str(tmp_path / "in/a.png"), "written")
     assert (good["target"], good["size"]) == (str(tmp_path / "out/a.png"), [16, 24])

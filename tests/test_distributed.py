@@ -22,17 +22,19 @@ def launch(
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     recipe = {
-        "batch_size": 4, "epochs": 3, "phases": ((1.0, 48, 40),), "precision": "float32", "optimizer": "sgd",
-        "lr": 0.01, "jitter": 0.2, "iou": 1.0,
+        "batch_size": 4, "epochs": 3, "phases": ((1.0, 48, 40),), "precision": "float32",
+        "optimizer": "sgd", "lr": 0.01, "jitter": 0.2, "iou": 1.0,
     }  # fmt: skip
     fields = {
         "data": str(pairs), "out": str(answers / f"run{processes}"), "init": str(source), "validation": 4,
         "overrides": recipe, "freeze": freeze, "device": "cpu",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
-         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_ip", "127.0.0.1",
-         "--main_process_port", port, str(HERE / "two_processes.py"), str(answers), json.dumps(fields)],
+        [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1",
+         # the launcher has no word for several processes on one CPU; each takes its configuration's device
+         "--num_processes", str(processes), *(["--multi_gpu"] if processes > 1 else ["--cpu"]),
+         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port,
+         str(HERE / "two_processes.py"), str(answers), json.dumps(fields)],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -314,7 +314,6 @@ def test_over_xet_too_wrong_bytes_of_the_right_size_are_found(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setattr(constants, "HF_XET_CACHE", str(tmp_path / "xet"), raising=False)
-    hub.xet = True
     tiny(0).push_to_hub("org/a", token=WRITER)
     assert same(U2Net.from_pretrained("org/a", cache_dir=tmp_path / "one"), tiny(0))
     assert hub.served("xet")

@@ -56,7 +56,6 @@ def test_multipart_upload_is_put_together(api: HfApi, hub: HubServer) -> None:
 def test_xet_round_trip(api: HfApi, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    hub.xet = True
     api.create_repo("org/a")
     push(api, FILES)
     assert fetch(api, "model.safetensors") == WEIGHTS

@@ -20,7 +20,7 @@ ROWS = """
 config results pairing sheet metrics loss record theme guarding
 layout image card recipes remote
 onnx_graph publishing
-convert
+convert deploying
 hub
 model data
 checking batches

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,7 +80,7 @@ def test_the_command_lines_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         if "<" in words:
             piped = (desk / words[words.index("<") + 1]).read_bytes()
             words = words[: words.index("<")]
-        result = CliRunner().invoke(app, words, input=None if piped is None else BytesIO(piped))
+        result = CliRunner().invoke(app, words, input=piped)
         assert result.exit_code == 0, (line, result.output, result.exception)
         if piped is not None:
             assert result.stdout_bytes.startswith(b"\x89PNG")

@@ -25,8 +25,8 @@ from u2net_hub.training import Trainer, TrainingDiverged, build_network, freeze,
 
 HERE = Path(__file__).parent
 FAST = {
-    "epochs": 4, "batch_size": 4, "phases": ((0.5, 36, 32), (1.0, 48, 40)), "jitter": 0.2, "precision": "float32",
-    "optimizer": "adamw", "lr": 0.01, "ema": 0.9,
+    "epochs": 4, "batch_size": 4, "phases": ((0.5, 36, 32), (1.0, 48, 40)), "jitter": 0.2,
+    "precision": "float32", "optimizer": "adamw", "lr": 0.01, "ema": 0.9,
 }  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def test_a_run_resumes_on_its_own_data_only(
 
 def test_a_loss_that_explodes_stops_the_run(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
     wild = {**FAST, "optimizer": "sgd", "lr": 1e6, "schedule": "constant"}
-    with pytest.raises(TrainingDiverged, match="the last good checkpoint is|there is no checkpoint yet"):
+    with pytest.raises(TrainingDiverged, match=r"the last good checkpoint is|there is no checkpoint yet"):
         train(config(pairs, tiny_source, tmp_path / "run", overrides=wild))
     newest = newest_checkpoint(tmp_path / "run")
     if newest is not None:

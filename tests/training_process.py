@@ -25,7 +25,7 @@ def die(*_: object, **__: object) -> None:
 
 
 def arm(where: str, step: int) -> None:
-    """Die in the middle of a step, after it, in a validation, in a checkpoint or after it; or fill the disk."""
+    """Die in a step, after it, in a validation, in a checkpoint or after it; or fill the disk."""
     trainer = training.Trainer
     save_state, save, take_step = Accelerator.save_state, trainer._save, trainer.step
 

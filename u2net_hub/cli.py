@@ -221,12 +221,13 @@ def _finish(summary: Summary, as_json: bool) -> None:
     counts = {status: summary.count(status) for status in ("written", "skipped", "failed")}
     if as_json:
         files = [asdict(report) for report in summary.files]
-        typer.echo(json.dumps({"files": files, **counts}, indent=2))
+        typer.echo(json.dumps({"device": summary.device, **counts, "files": files}, indent=2))
     for report in summary.files:
         if report.error is not None:
             typer.echo(f"u2net: {_one_line(report.error)}", err=True)
     if len(summary.files) > 1 and (counts["failed"] or _watched()):
-        typer.echo("u2net: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n), err=True)
+        done = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        typer.echo(f"u2net: {done} on {summary.device}", err=True)
     if counts["failed"]:
         raise typer.Exit(1)
 
@@ -637,8 +638,13 @@ def card(
 @app.command()
 def push(
     repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
-    model: Model,
+    model: Annotated[
+        str | None, typer.Option(help="Weights: any source. With --space, what it shows: org/one,org/two.")
+    ] = None,
     results: ResultsFile = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Push the demo instead, as a Space with this package's wheel.")
+    ] = False,
     private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repo.")] = None,
     branch: Annotated[str | None, typer.Option(help="Else main; made where it is missing.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
@@ -652,9 +658,16 @@ def push(
         bool, typer.Option("--dry-run", help="Show the files and the card; ask and push nothing.")
     ] = False,
 ) -> None:
-    """Push weights, config, card and results to the Hub in one commit."""
+    """Push weights, config, card and results to the Hub in one commit; or, with --space, the demo."""
     import tempfile
 
+    if space:
+        _push_space(
+            repo, model, results, private, branch, create_pr, message, tag, picture, license_, token, dry_run
+        )
+        return
+    if model is None:
+        raise ValueError("got no weights to push; give --model, or --space to push the demo")
     from .card import PICTURE_NAME
     from .hub import resolve
     from .model import U2Net
@@ -700,6 +713,61 @@ def push(
     if not pushed.changed:
         typer.echo("nothing has changed, no commit was made", err=True)
     typer.echo(pushed.pull_request or pushed.url)
+
+
+def _push_space(
+    repo: str,
+    models: str | None,
+    results: Path | None,
+    private: bool | None,
+    branch: str | None,
+    create_pr: bool,
+    message: str | None,
+    tag: str | None,
+    picture: Path | None,
+    license_: str | None,
+    token: str | None,
+    dry_run: bool,
+) -> None:
+    from .deploying import push_space, space_files
+
+    if any(given is not None for given in (results, picture, license_)):
+        raise ValueError("--results, --picture and --license are for a model; leave them out with --space")
+    if dry_run:
+        for name, content in space_files(repo, branch=branch or "main").items():
+            typer.echo(f"{name:40}{len(content):>12,} bytes")
+        return
+    pushed = push_space(
+        repo,
+        models=[name.strip() for name in (models or "").split(",") if name.strip()],
+        private=private,
+        branch=branch,
+        create_pr=create_pr,
+        commit_message=message,
+        tag=tag,
+        token=token,
+    )
+    if not pushed.changed:
+        typer.echo("nothing has changed, no commit was made", err=True)
+    typer.echo(pushed.pull_request or pushed.url)
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights: any source; may be repeated. Else U2NET_MODELS, else the bundled ones."),
+    ] = None,
+    device: Device = "auto",
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, 0.0.0.0 for all; else this machine alone.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Else the first free one.")] = None,
+) -> None:
+    """Serve the demo in the browser: cut out, compare, look inside; stop it with Ctrl-C."""
+    from .demo import launch
+
+    launch(model or None, device=device, host=host, port=port, on_ready=typer.echo)
 
 
 def _example(model: str, photo: Path, out: Path) -> Path:

@@ -22,6 +22,7 @@ except ImportError as e:
 from starlette.middleware import Middleware
 
 from . import theme
+from .deploying import shipped
 from .guarding import Guard
 from .tabs import LIMITS, MAX_FILES, Tabs
 
@@ -96,15 +97,7 @@ class _Page:
     def __init__(self, models: serving.Models, folder: Path) -> None:
         self._tabs = Tabs(models, folder)
         self._names = models.names
-        photos = next(
-            (
-                place
-                for place in (Path(__file__).with_name("examples"), Path(__file__).parents[1] / "examples")
-                if place.is_dir()
-            ),
-            None,
-        )
-        self._examples = [] if photos is None else [str(photos / name) for name in _EXAMPLES]
+        self._examples = [str(shipped("examples") / name) for name in _EXAMPLES]
 
     def cutout(self) -> None:
         gr.HTML(theme.say("Choose a photo: the background goes, the colours and the size stay."))
@@ -309,15 +302,14 @@ class _Page:
             elem_id=elem_id,
             alt_text="Your photo",
         )
-        if self._examples:
-            gr.Examples(
-                [[path] for path in self._examples],
-                photo,
-                cache_examples=False,
-                api_visibility="private",
-                elem_id=f"{elem_id}-examples",
-                label="Or one of these",
-            )
+        gr.Examples(
+            [[path] for path in self._examples],
+            photo,
+            cache_examples=False,
+            api_visibility="private",
+            elem_id=f"{elem_id}-examples",
+            label="Or one of these",
+        )
         return photo
 
     def _model(self, elem_id: str) -> gr.Dropdown:
@@ -461,5 +453,5 @@ def launch(
     # as at Ctrl-C, so that visitors' files are removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with serve(sources, device=device, host=host, port=port) as blocks:
-        on_ready(blocks.local_url)
+        on_ready(str(blocks.local_url))
         blocks.block_thread()

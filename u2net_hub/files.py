@@ -15,9 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
-from PIL import Image, ImageColor
+from PIL import Image
 
-from .image import IMAGE_SUFFIXES, load
+from .image import IMAGE_SUFFIXES, load, parse_colour
 from .pipeline import class_index
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Existing: TypeAlias = Literal["refuse", "overwrite", "skip"]
 
 # Pillow's name of each format, and how it is written: nothing but JPEG loses anything
 _WRITTEN: dict[Format, tuple[str, dict[str, object]]] = {
-    "png": ("PNG", {"compress_level": 1}),  # level 6 is a tenth smaller, and takes longer than the network
+    "png": ("PNG", {"compress_level": 1}),  # at more, a large photo spends longer here than in the network
     "webp": ("WEBP", {"lossless": True, "exact": True}),  # exact: colours stay where alpha is 0
     "jpg": ("JPEG", {"quality": 95}),
     "tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
@@ -75,6 +75,8 @@ class Summary:
     """What became of all inputs, in their order."""
 
     files: tuple[FileReport, ...]
+    device: str
+    """Where the network ran."""
 
     def count(self, status: Status) -> int:
         """How many were "written", "skipped" or "failed"."""
@@ -159,13 +161,16 @@ def run_files(
     )
     _check(options)
     jobs = _plan(names, out, options)
-    _check_targets(jobs, existing)
+    read = [source for source, _ in jobs if source is not None]
+    if isinstance(background, str | Path):
+        read.append(Path(background))
+    _check_targets(jobs, read, existing)
     reports = []
     for report in _run(pipeline, jobs, options):
         reports.append(report)
         if on_file is not None:
             on_file(report, len(jobs))
-    return Summary(tuple(reports))
+    return Summary(tuple(reports), pipeline.device)
 
 
 def _check(options: _Options) -> None:
@@ -203,20 +208,18 @@ def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
 
 def _read_background(background: str | Background | None) -> Background | None:
     """A background that is a picture is read once, before work starts."""
-    if background is None or isinstance(background, tuple):
+    if background is None or (isinstance(background, str) and background == "blur"):
         return background
-    if not isinstance(background, str):
+    if not isinstance(background, str | tuple):
         return load(background, name="background")
-    if background != "blur":
-        try:
-            ImageColor.getrgb(background)
-        except ValueError:
-            if Path(background).exists():
-                return load(background)
-            raise ValueError(
-                f"background {background!r} is neither a colour ('white', '#ff8800'), nor 'blur', nor a file"
-            ) from None
-    return background
+    try:
+        return parse_colour(background)
+    except ValueError:
+        if isinstance(background, str) and Path(background).exists():
+            return load(background)
+        raise ValueError(
+            f"background {background!r} is neither a colour ('white', '#ff8800'), nor 'blur', nor a file"
+        ) from None
 
 
 def _plan(names: Sequence[str | Path], out: str | Path | None, options: _Options) -> list[_Job]:
@@ -302,9 +305,9 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _check_targets(jobs: Sequence[_Job], existing: Existing) -> None:
+def _check_targets(jobs: Sequence[_Job], read: Iterable[Path], existing: Existing) -> None:
     """Refuse what would lose something, before work starts."""
-    inputs = {_identity(source) for source, _ in jobs if source is not None and source.exists()}
+    inputs = {_identity(path) for path in read if path.exists()}
     folders: dict[Path, str] = {}
     takers: dict[str, Path | None] = {}
     shared, replaced, there = [], [], []
@@ -356,9 +359,9 @@ def _run(pipeline: SaliencyPipeline, jobs: Sequence[_Job], options: _Options) ->
     readers = ThreadPoolExecutor(workers, "u2net-read")
     writers = ThreadPoolExecutor(workers, "u2net-write")
     try:
-        read = _map(readers, lambda job: _read(pipeline, job, options), jobs, pipeline.batch_size + workers)
+        read = _map(readers, lambda job: _read(pipeline, job, options), jobs, pipeline.batch_size)
         results = _infer(pipeline, read)
-        yield from _map(writers, lambda result: _write(*result, options), results, 2 * workers)
+        yield from _map(writers, lambda result: _write(*result, options), results, workers + 1)
     finally:
         # after Ctrl-C: what is being written is finished, the rest is dropped
         for pool in (readers, writers):
@@ -383,16 +386,17 @@ def _read(pipeline: SaliencyPipeline, job: _Job, options: _Options) -> tuple[_Jo
             return job, pipeline.prepare(sys.stdin.buffer, name="standard input")
         return job, pipeline.prepare(job.source)
     except _FAILURES as e:
-        return job, _report(job, "failed", error=_reason(e) if isinstance(e, OSError) else str(e))
+        return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
 
 
 def _infer(
     pipeline: SaliencyPipeline, read: Iterator[tuple[_Job, Prepared | FileReport]]
 ) -> Iterator[tuple[_Job, SaliencyResult | FileReport]]:
     """The network on batches of what was read; what could not be read passes by in its place."""
-    while some := list(islice(read, pipeline.batch_size)):
+    while some := deque(islice(read, pipeline.batch_size)):
         results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
-        for job, each in some:
+        while some:
+            job, each = some.popleft()
             yield job, each if isinstance(each, FileReport) else next(results)
 
 
@@ -413,7 +417,7 @@ def _write(job: _Job, result: SaliencyResult | FileReport, options: _Options) ->
         error = f"{job.target} has appeared since the run began, and was not overwritten"
         return replace(report, status="failed", error=error)
     except _FAILURES as e:
-        return replace(report, status="failed", error=_reason(e))
+        return replace(report, status="failed", error=_reason(e, str(job.target or "standard output")))
     return report
 
 
@@ -482,8 +486,7 @@ def _report(
     return FileReport(source, target, status, error, size, confidence, found)
 
 
-def _reason(error: BaseException) -> str:
-    """One line that names the file: what the system says of it, without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+def _reason(error: BaseException, name: str) -> str:
+    """What went wrong with the file of that name, in the system's words but without its number."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return reason if name in reason else f"{name}: {reason}"

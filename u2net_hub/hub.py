@@ -116,21 +116,17 @@ def resolve(
         FileNotFoundError: it is none of the three, or the folder holds no weights.
         ValueError: it is ambiguous, or of a kind that is not read.
     """
-    if (
-        isinstance(source, str)
-        and (WEIGHTS_DIR / source / WEIGHTS_NAME).is_file()
-        and source in _bundled_names()
-    ):
+    if isinstance(source, str) and source in _bundled_names():
         folder = WEIGHTS_DIR / source
         return Source(source, "bundled", folder / WEIGHTS_NAME, folder / CONFIG_NAME)
     path = Path(source).expanduser()
-    if path.exists():
+    if str(source) and path.exists():  # Path("") is the current folder
         found = _resolve_folder(path, allow_pickle) if path.is_dir() else _resolve_file(path)
         if revision is not None:
             raise ValueError(f"revision={revision!r} is for a model on the Hub, and {path} is a local path")
         return found
     if isinstance(source, str) and _is_hub_id(source):
-        return _resolve_hub(
+        _, found = _open_repo(
             source,
             revision=revision,
             token=token,
@@ -138,6 +134,7 @@ def resolve(
             local_files_only=local_files_only,
             allow_pickle=allow_pickle,
         )
+        return found
     if source in STAGES:
         raise FileNotFoundError(
             f"{source!r} is not bundled; fetch the authors' {source}.pth from "
@@ -175,25 +172,6 @@ def _description(card: Path) -> str:
 
 def _is_hub_id(source: str) -> bool:
     return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(_SUFFIXES)
-
-
-def _resolve_hub(
-    source: str,
-    *,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-    allow_pickle: bool,
-) -> Source:
-    return _open_repo(
-        source,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        allow_pickle=allow_pickle,
-    )[1]
 
 
 def _open_repo(
@@ -557,7 +535,7 @@ def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = 
 
 
 def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: its writer shuffles it, and equal weights make one blob."""
+    """A safetensors file with its metadata sorted: its writer shuffles it, and equal weights are one blob."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

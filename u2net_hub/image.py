@@ -18,6 +18,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageCms,
+    ImageColor,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -381,7 +382,8 @@ def resize(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     """Bilinear, (h, w) in [0, 1] -> (H, W) in [0, 1]; `size` is (H, W) in pixels."""
     height, width = size
     resized = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(resized, np.float32), 0, 1)
+    values = np.array(resized, np.float32)
+    return np.clip(values, 0, 1, out=values)
 
 
 def most_likely(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -408,6 +410,21 @@ def palette() -> bytes:
         for channel in range(3):
             colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return colours.tobytes()
+
+
+def parse_colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
+    """A colour, by its name or numbers, as (red, green, blue) from 0 to 255.
+
+    Raises:
+        ValueError: it is none, or has transparency.
+    """
+    try:
+        red, green, blue = bytes(ImageColor.getrgb(colour) if isinstance(colour, str) else colour)
+    except (ValueError, TypeError) as e:
+        raise ValueError(
+            f"unknown colour {colour!r}, expected 'white', '#ff8800', (255, 136, 0), or 'blur'"
+        ) from e
+    return red, green, blue
 
 
 # Longest side in pixels at which colours are blurred, and the blur's radius there

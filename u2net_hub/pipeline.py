@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeGuard, cast, overload
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageOps
 
 from . import image as im
 from .engine import EngineName, Precision, open_engine
@@ -348,7 +348,7 @@ class SaliencyResult:
             return ImageOps.fit(im.load(background, name="background").on((255, 255, 255)), size)
         if background == "blur":
             return im.blur_background(self.photo.on((255, 255, 255)), self.alpha())
-        return Image.new("RGB", size, _colour(background))
+        return Image.new("RGB", size, im.parse_colour(background))
 
 
 def class_index(config: U2NetConfig, label: int | str) -> int:
@@ -367,17 +367,6 @@ def class_index(config: U2NetConfig, label: int | str) -> int:
     return index
 
 
-def _colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
-    try:
-        rgb = ImageColor.getrgb(colour) if isinstance(colour, str) else colour
-        red, green, blue = bytes(rgb)
-    except (ValueError, TypeError) as e:
-        raise ValueError(
-            f"unknown colour {colour!r}, expected 'white', '#ff8800', (255, 136, 0), or 'blur'"
-        ) from e
-    return red, green, blue
-
-
 def _checked(threshold: float) -> float:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold!r}, expected 0 to 1")
@@ -385,4 +374,5 @@ def _checked(threshold: float) -> float:
 
 
 def _to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(values * 255).astype(np.uint8)
+    scaled = values * 255
+    return np.rint(scaled, out=scaled).astype(np.uint8)

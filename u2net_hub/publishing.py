@@ -1,4 +1,4 @@
-"""From files to a repo on the Hub: in one commit, or none where nothing has changed; or beside a training run."""
+"""From files to a repo on the Hub: one commit, or none where nothing changed. Also beside a training run."""
 
 from __future__ import annotations
 

@@ -158,7 +158,8 @@ class TrainConfig:
         _check_recipe(recipe)
         if recipe.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size {recipe.batch_size} does not divide into {self.accumulate} parts, expected a multiple"
+                f"batch_size {recipe.batch_size} does not divide into {self.accumulate} parts, "
+                "expected a multiple"
             )
 
     @property

@@ -116,9 +116,10 @@ footer .divider { display: none; }
 .verdict.none { border-left-color: var(--primary-600); }
 .verdict span { display: block; font-weight: 400; color: var(--body-text-color-subdued); }
 table.ledger tr { border: 0 !important; }
-.gallery-container .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
+.gallery-container .grid-wrap {
+  height: auto !important; min-height: 0 !important; max-height: none !important; }
 .gallery-container .grid-container { padding-top: 26px;
-  grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; }
+  grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; align-items: start; }
 .gallery-container .thumbnail-item { aspect-ratio: auto !important; height: auto !important; }
 .gallery-container .thumbnail-item img { width: 100% !important; height: auto !important; }
 .dark button[role="tab"][aria-selected="true"] { color: var(--primary-400) !important; }

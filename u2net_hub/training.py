@@ -78,8 +78,8 @@ def train(config: TrainConfig, *, resume: bool = False, workers: int | None = 0)
         config: data, network, recipe. On resume, as saved in the run's train.json.
         resume: go on from the newest checkpoint. On a CPU the result is, bit for bit, that of a run that was
             never interrupted.
-        workers: processes that score the result beside the network, as in `evaluate`; 0 for none, None for one per
-            core, which takes a script with `if __name__ == "__main__":`.
+        workers: processes that score the result beside the network, as in `evaluate`; 0 for none, None for
+            one per core, which takes a script with `if __name__ == "__main__":`.
 
     Returns:
         The folder of the result, which `U2Net.from_pretrained` loads.
@@ -500,7 +500,7 @@ class Trainer:
         return final
 
     def _score(self, final: Path) -> None:
-        """Write results.json and what belongs to it: scores on the held-out pairs and on `config.evaluate`."""
+        """Score the result on the held-out pairs and on `config.evaluate`: results.json and its plots."""
         config, classes = self.config, self.config.classes
         self.held_out.name = (
             f"{self.held_out.name} held out" if not config.validation_data else self.held_out.name
@@ -643,7 +643,7 @@ def start(config: TrainConfig) -> Accelerator:
         )
     precision = config.settings.precision
     # accelerate keeps its settings for the life of the process; a second run may have others
-    AcceleratorState._reset_state(PartialState().num_processes == 1)
+    AcceleratorState._reset_state(PartialState(cpu=device == "cpu").num_processes == 1)
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision="no" if precision == "float32" else precision,
