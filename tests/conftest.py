@@ -108,7 +108,7 @@ def _hub_server() -> Iterator[HubServer]:
 
 @pytest.fixture
 def hub(_hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
-    """An empty Hub on loopback, to which this process's client talks: no token, an empty cache, no waiting."""
+    """An empty Hub on loopback for this process's client: no token, an empty cache, no waiting."""
     import huggingface_hub
     from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http

@@ -73,6 +73,14 @@ def test_no_photo_of_ecssd_is_taken_for_an_empty_scene(ecssd: list[tuple[str, fl
     assert [name for name, _, found in ecssd if not found] == []
 
 
+def test_the_bundled_weights_find_what_the_examples_show() -> None:
+    paths = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
+    found = {
+        path.stem: result.found for path, result in zip(paths, SaliencyPipeline("u2netp")(paths), strict=True)
+    }
+    assert found == {"astronaut": True, "chelsea": True, "coffee": True, "grass": False, "rocket": True}
+
+
 # ---- one photo or many -----------------------------------------------------------------------------------
 
 

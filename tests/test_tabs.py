@@ -276,7 +276,8 @@ def test_no_link_out_of_the_folder_is_followed(tabs: Tabs, tmp_path: Path) -> No
     ("name", "expected"),
     [
         ("../../etc/cron.d/job.jpg", "job"), ("C:\\photos\\cat.JPG", "cat"), ("a<b>&c.png", "a_b__c"),
-        ("Ünï 2 (1).webp", "Ünï 2 (1)"), (".png", "png"), ("", "photo"), ("..", "photo"), ("x" * 300, "x" * 100),
+        ("Ünï 2 (1).webp", "Ünï 2 (1)"), (".png", "png"), ("", "photo"), ("..", "photo"),
+        ("x" * 300, "x" * 100),
     ],
 )  # fmt: skip
 def test_a_visitors_name_is_made_fit_for_files(name: str, expected: str) -> None:

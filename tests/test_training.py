@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_server import READER, WRITER, HubServer
+from huggingface_hub import HfApi
 from PIL import Image
 
 from u2net_hub import TrainConfig, U2Net, train
@@ -291,6 +293,36 @@ def test_copies_of_a_photo_stay_on_one_side(pairs: Path, tiny_source: Path, tmp_
     sides = [{pair.name[:-1] for pair in side.pairs} for side in (trainer.training, trainer.held_out)]
     assert len(SaliencyDataset(data)) == 40
     assert not sides[0] & sides[1]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of httpx
+def test_kept_weights_go_to_a_branch_and_the_result_to_main(
+    hub: HubServer, pairs: Path, tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    final = train(config(pairs, tiny_source, tmp_path / "run", push_to="org/discs"))
+    api = HfApi(token=WRITER)
+    assert {branch.name for branch in api.list_repo_refs("org/discs").branches} == {"main", "training"}
+    assert {"model.safetensors", "config.json", "README.md", "results.json"} <= set(
+        api.list_repo_files("org/discs")
+    )
+    pushed = U2Net.from_pretrained("org/discs", token=WRITER).state_dict()
+    kept = U2Net.from_pretrained(final).state_dict()
+    assert all(torch.equal(pushed[key], kept[key]) for key in kept)
+
+
+def test_a_hub_that_is_down_does_not_stop_training(
+    hub: HubServer,
+    pairs: Path,
+    tiny_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", READER)  # it may not write: as good as down, and at once
+    final = train(config(pairs, tiny_source, tmp_path / "run", push_to="org/discs"))
+    assert (final / "model.safetensors").is_file()
+    assert "u2net push" in caplog.text
 
 
 def take_steps(trainer: Trainer, number: int) -> None:

@@ -277,6 +277,10 @@ def train(
     evaluate: Annotated[
         list[str] | None, typer.Option(help="Data set to score the result on; may be repeated.")
     ] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(help="org/name: the best weights so far go to its branch training, the result to main."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights, the order and the augmentation.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     compile_: Annotated[
@@ -347,6 +351,7 @@ def train(
         save_every=save_every,
         keep=keep,
         evaluate=tuple(evaluate or ()),
+        push_to=push_to,
         compile=compile_,
     )
     if overfit_one:

@@ -330,12 +330,16 @@ def check_channels(config: U2NetConfig) -> None:
         )
 
 
-# From this confidence on, a photo has a salient object. Chosen on one half of a set made of DUTS-TR, with the
-# authors' U²-Net†, as the largest twentieth that empties none of its 784 photos; the least sure one has .713.
-# On the other half it empties 486 of 788 crops without a mask pixel, which all have a foreground with
-# "always", and none of 816 photos; and none of 100 of ECSSD. Most crops that keep their foreground do show
-# something, which was not the main thing there.
-FOUND_FROM = 0.7
+FOUND_FROM = 0.5
+"""From this confidence on, a photo has a salient object: what min–max would make foreground is, on the mean,
+more likely than not to be one.
+
+Chosen on one half of a set made of DUTS-TR, with the authors' U²-Net†, against the map's maximum and its
+99.9th percentile: it empties the most of 712 crops without a mask pixel (53 %, against 47 % and 50 %) and
+none of 784 photos, the least sure of which has .71, so that weights that are less sure have room. On the
+other half it empties 423 of 788 such crops, which all have a foreground with "always", and none of 816
+photos; nor does it one of 100 of ECSSD. Most crops that keep their foreground do show something, unmarked
+in their photo."""
 
 
 def confidence(probability: NDArray[np.float32]) -> float:

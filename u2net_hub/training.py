@@ -34,6 +34,7 @@ from .evaluation import evaluate
 from .loss import Criterion, bce_iou, cross_entropy, deep_supervision
 from .model import U2Net
 from .pipeline import SaliencyPipeline
+from .publishing import BackgroundPusher
 from .recipes import Phase, Recipe, TrainConfig
 from .record import RunLog, plot, sheet
 from .remote import content_hash
@@ -218,6 +219,9 @@ class Trainer:
             held_out = [pair.name for pair in self.held_out.pairs]
             split = {"training_sha256": self.fingerprint, "held_out": held_out}
             (self.out / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
+        self.pusher: BackgroundPusher | None = None
+        if self.config.push_to is not None and self.main:
+            self.pusher = BackgroundPusher(self.config.push_to, branch="training")
         _keep_freed_memory()
         largest = max(phase.load for phase in self.recipe.phases)
         self.source = self._store(self.training, (largest, largest), "training set")
@@ -437,7 +441,10 @@ class Trainer:
 
         best = sorted([*self.progress.best, {"step": step, **scores}], key=_rank)[: self.config.keep]
         if any(entry["step"] == step for entry in best):
-            self.averaged.save_pretrained(self.out / "best" / _name(step))
+            folder = self.averaged.save_pretrained(self.out / "best" / _name(step))
+            if self.pusher is not None and best[0]["step"] == step:
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                self.pusher.push(folder, f"Step {step} of {self.total}: {shown}")
         self.progress.best = best
         for folder in (self.out / "best").glob("step-*"):
             if folder.name not in {_name(int(entry["step"])) for entry in best}:
@@ -496,6 +503,8 @@ class Trainer:
             best = self.out / "best" / _name(int(self.progress.best[0]["step"]))
             U2Net.from_pretrained(best).save_pretrained(final)
             self._score(final)
+            if self.pusher is not None:
+                self.pusher.finish(final, f"Train {self.total} steps with u2net-hub")
         self.accelerator.wait_for_everyone()
         return final
 
