@@ -40,7 +40,7 @@ SESSIONS = 500
 _EXAMPLES = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg", "grass.jpg")
 _CREDIT = (
     "Photos: NASA (Eileen Collins, public domain), Stéfan van der Walt (cat, CC0), Rachel Michetti (coffee, "
-    "CC0), SpaceX (rocket, CC0), linolafett (grass, CC0); by way of scikit-image."
+    "CC0), SpaceX (rocket, public domain), linolafett (grass, CC0); by way of scikit-image."
 )
 _BACKGROUNDS = ["transparent", "colour", "picture", "blur"]
 

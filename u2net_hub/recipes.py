@@ -71,8 +71,9 @@ RECIPES: Mapping[str, Recipe] = {
         epochs=12,
         batch_size=16,
         phases=(Phase(0.6, 112, 96), Phase(0.9, 184, 160), Phase(1.0, 320, 288)),
-        optimizer="adamw",
-        lr=4e-3,
+        # at 96 px Muon's loss stood after 300 steps where AdamW's (4e-3) came after more than 500
+        optimizer="muon",
+        lr=5e-3,
         weight_decay=0.01,
         schedule="cosine",
         warmup=0.1,
