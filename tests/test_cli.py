@@ -234,7 +234,12 @@ def test_ctrl_c_stops_the_command_and_leaves_whole_files_only(weights: Path, tmp
         "--model",
         str(weights),
     ]
-    with subprocess.Popen([*line, "--device", "cpu"], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*line, "--device", "cpu"],
+        stderr=subprocess.PIPE,
+        # a shell's background job, as CI may be, hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         while not (out.is_dir() and any(out.glob("*.png"))):
             assert process.poll() is None, process.stderr and process.stderr.read()
         process.send_signal(signal.SIGINT)

@@ -318,7 +318,7 @@ def test_the_command_scores_maps(pairs, maps, tmp_path):
     assert result.stdout.splitlines()[0] == f"{pairs.name}, 20 pictures"
     content = json.loads((tmp_path / "out/results.json").read_text())
     assert content["weights_sha256"] is None
-    assert content["command"].startswith("u2net ")
+    assert content["command"].startswith("u2net")
 
 
 def test_the_command_scores_weights_and_names_their_hash(pairs, tiny_source, tmp_path):
