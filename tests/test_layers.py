@@ -17,13 +17,13 @@ PACKAGE = Path(u2net_hub.__file__).parent
 
 # A module imports only from rows above its own.
 ROWS = """
-config results pairing sheet metrics loss record theme guarding
+config results pairing sheet metrics loss record theme guarding checkpoints
 layout image card recipes remote
-onnx_graph publishing
+onnx_graph publishing process
 convert deploying
 hub
 model data
-checking batches
+checking batches building
 engine validation
 exporting timm
 pipeline

@@ -67,6 +67,7 @@ def test_the_command_lines_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         pairs=1,
         steps=1,
         images_per_second={32: 1.0},
+        data_wait={32: 0.01},
         memory=1,
         seconds=1.0,
     )

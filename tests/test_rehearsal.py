@@ -49,6 +49,8 @@ def test_a_dry_run_counts_what_the_run_would_do_and_keeps_nothing(
     assert set(estimate.images_per_second) == {32, 40}
     by_hand = sum(24 / rate for rate in estimate.images_per_second.values())
     assert estimate.seconds == pytest.approx(by_hand)
+    assert set(estimate.data_wait) == {32, 40}
+    assert all(0 < share < 1 for share in estimate.data_wait.values())
     assert estimate.trained == estimate.parameters > 0
     assert estimate.memory > 16 * 48 * 48 * 4
     assert not (tmp_path / "run").exists()

@@ -20,10 +20,12 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from u2net_hub import TrainConfig, U2Net, train
+from u2net_hub.building import build_network, freeze
+from u2net_hub.checkpoints import newest_checkpoint
 from u2net_hub.data import SaliencyDataset
 from u2net_hub.recipes import Phase
 from u2net_hub.record import read_metrics
-from u2net_hub.training import Trainer, TrainingDiverged, build_network, freeze, newest_checkpoint, phase_at
+from u2net_hub.training import Trainer, TrainingDiverged, phase_at
 
 HERE = Path(__file__).parent
 FAST = {
@@ -130,6 +132,12 @@ def test_the_loss_falls(whole: Path) -> None:
     losses = [float(row[4]) for row in rows(whole) if row[4]]
     assert len(losses) == 16
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_the_time_spent_on_getting_batches_is_a_part_of_the_whole(whole: Path) -> None:
+    shares = [float(row["data_wait"]) for row in read_metrics(whole / "metrics.csv") if row["loss"]]
+    assert len(shares) == 16
+    assert all(0 < share < 1 for share in shares)
 
 
 def test_learning_rate_and_crop_follow_the_recipe(whole: Path) -> None:

@@ -374,7 +374,8 @@ def train(
         typer.echo(f"training pairs     {estimate.pairs:,}")
         typer.echo(f"steps              {estimate.steps:,}")
         for side, rate in estimate.images_per_second.items():
-            typer.echo(f"images/s at {side:4}   {rate:.1f}")
+            wait = estimate.data_wait[side]
+            typer.echo(f"images/s at {side:4}   {rate:.1f}, {wait:.1%} of the time spent on getting batches")
         typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB")
         typer.echo(f"time               {estimate.seconds / 3600:.1f} h, without validation")
     else:

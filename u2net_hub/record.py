@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("step", "epoch", "crop", "lr", "loss", "images_per_second", "val_mae", "val_max_f", "val_miou")
+COLUMNS = (
+    *("step", "epoch", "crop", "lr", "loss", "images_per_second"),
+    "data_wait",  # part of the time that went into getting batches, 0 to 1
+    *("val_mae", "val_max_f", "val_miou"),
+)
 
 
 class RunLog:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from .batches import Batches, Pictures
+from .building import build_network, criterion_of, freeze
 from .loss import deep_supervision
 from .model import U2Net
+from .process import start
 from .recipes import Phase, TrainConfig
-from .training import Trainer, build_network, criterion_of, freeze, open_data, start
+from .training import Trainer, open_data
 
 # large enough for batch norm over one picture: at 32 px the deepest stages have one value per channel
 _SIDE = 128
@@ -34,6 +36,8 @@ class Estimate:
     steps: int
     images_per_second: dict[int, float]
     """By the side of the crop, in pixels."""
+    data_wait: dict[int, float]
+    """Part of the time that went into getting batches, 0 to 1, likewise."""
     memory: int
     """Bytes in use, of the GPU or else of the process, the stored pictures included."""
     seconds: float
@@ -52,6 +56,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
     """
     recipe = config.settings
     rates: dict[int, float] = {}
+    waits: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder), resume=False)
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
@@ -61,11 +66,13 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
                 continue
             stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
             trainer.step(stream)[0].item()  # the first one allocates and picks kernels
-            begin, steps = time.perf_counter(), 0
+            begin, steps, trainer.waited = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
                 trainer.step(stream)[0].item()
                 steps += 1
-            rates[phase.crop] = steps * recipe.batch_size / (time.perf_counter() - begin)
+            spent = time.perf_counter() - begin
+            rates[phase.crop] = steps * recipe.batch_size / spent
+            waits[phase.crop] = trainer.waited / spent
         largest = max(phase.load for phase in recipe.phases)
         stored = len(trainer.training) * largest * largest * 4
         memory = stored + (
@@ -87,6 +94,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             pairs=len(trainer.training),
             steps=trainer.total,
             images_per_second=rates,
+            data_wait=waits,
             memory=memory,
             seconds=sum(spans),
         )

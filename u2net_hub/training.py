@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import logging
 import math
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .batches import Batches, Pictures
-from .config import U2NetConfig
+from .building import build_network, criterion_of, freeze
+from .checkpoints import checkpoint_name, newest_checkpoint, write_checkpoint
 from .data import SaliencyDataset
 from .evaluation import evaluate
-from .loss import Criterion, bce_iou, cross_entropy, deep_supervision
+from .loss import deep_supervision
 from .model import U2Net
 from .pipeline import SaliencyPipeline
+from .process import free_memory, keep_freed_memory, start, stop_gently
 from .publishing import BackgroundPusher
 from .recipes import Phase, Recipe, TrainConfig
 from .record import RunLog, plot, sheet
 from .remote import content_hash
 from .results import Training
 from .validation import predict, score
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +99,7 @@ class Trainer:
         self.checkpoints = self.out / "checkpoints"
         self.accelerator = start(config)
         self.progress = Progress()
+        self.waited = 0.0  # seconds spent on getting batches, since someone set it to 0
         self.main = self.accelerator.is_main_process
         newest = newest_checkpoint(self.out)
         if newest is not None and not resume:
@@ -149,7 +143,7 @@ class Trainer:
         need = len(dataset) * size[0] * size[1] * 4
         where = self.config.cache
         if where == "auto":
-            where = "memory" if need < 0.6 * _free_memory() else "disk"
+            where = "memory" if need < 0.6 * free_memory() else "disk"
         file = None
         if where == "disk":
             file = self.out / "cache" / f"{name}-{self.accelerator.process_index}"
@@ -222,12 +216,12 @@ class Trainer:
         self.pusher: BackgroundPusher | None = None
         if self.config.push_to is not None and self.main:
             self.pusher = BackgroundPusher(self.config.push_to, branch="training")
-        _keep_freed_memory()
+        keep_freed_memory()
         largest = max(phase.load for phase in self.recipe.phases)
         self.source = self._store(self.training, (largest, largest), "training set")
         size = self.network.config.input_size
         self.validation = self._store(self.held_out, size, "held-out set")
-        with _stop_gently() as self.stopping:
+        with stop_gently() as self.stopping:
             self._loop()
         if self.stopping:
             raise KeyboardInterrupt(
@@ -261,7 +255,8 @@ class Trainer:
                     now = time.perf_counter()
                     rate = len(pending) * self.recipe.batch_size / (now - clock)
                     progress.seconds += now - clock
-                    self._record(pending, rate, log, bar)
+                    self._record(pending, rate, self.waited / (now - clock), log, bar)
+                    self.waited = 0.0
                     if bar.disable and self.main and now - told > 60:
                         told = now
                         left = (self.total - step) * self.recipe.batch_size / rate / 60
@@ -338,7 +333,9 @@ class Trainer:
         lr: float = self.optimizer.param_groups[0]["lr"]
         losses = []
         for _ in range(self.config.accumulate):
+            asked = time.perf_counter()
             x, target = next(stream)
+            self.waited += time.perf_counter() - asked
             if recipe.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with accelerator.accumulate(self.model):
@@ -378,7 +375,12 @@ class Trainer:
             buffer.copy_(part.view_as(buffer))
 
     def _record(
-        self, pending: list[tuple[int, float, Tensor]], rate: float, log: RunLog | None, bar: tqdm[NoReturn]
+        self,
+        pending: list[tuple[int, float, Tensor]],
+        rate: float,
+        waited: float,
+        log: RunLog | None,
+        bar: tqdm[NoReturn],
     ) -> None:
         progress = self.progress
         losses = self.accelerator.reduce(
@@ -394,7 +396,8 @@ class Trainer:
             if log is not None:
                 phase = phase_at(self.recipe, step - 1, self.total)
                 epoch = step * self.recipe.batch_size / len(self.training)
-                row = {"epoch": epoch, "crop": phase.crop, "lr": lr, "loss": loss, "images_per_second": rate}
+                row = {"epoch": epoch, "crop": phase.crop, "lr": lr, "loss": loss}
+                row |= {"images_per_second": rate, "data_wait": waited}
                 log.add(step, row)
         bar.update(len(pending))
         bar.set_postfix_str(f"loss {progress.smooth:.3f}, lr {pending[-1][1]:.2g}, {rate:.1f} images/s")
@@ -441,50 +444,20 @@ class Trainer:
 
         best = sorted([*self.progress.best, {"step": step, **scores}], key=_rank)[: self.config.keep]
         if any(entry["step"] == step for entry in best):
-            folder = self.averaged.save_pretrained(self.out / "best" / _name(step))
+            folder = self.averaged.save_pretrained(self.out / "best" / checkpoint_name(step))
             if self.pusher is not None and best[0]["step"] == step:
                 shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
                 self.pusher.push(folder, f"Step {step} of {self.total}: {shown}")
         self.progress.best = best
         for folder in (self.out / "best").glob("step-*"):
-            if folder.name not in {_name(int(entry["step"])) for entry in best}:
+            if folder.name not in {checkpoint_name(int(entry["step"])) for entry in best}:
                 shutil.rmtree(folder)
 
     # checkpoints
 
     def _save(self) -> None:
-        """Write a checkpoint beside the others and only then remove all but the one before it."""
-        name = _name(self.progress.step)
-        unfinished, finished = self.checkpoints / f".{name}", self.checkpoints / name
-        if self.main:
-            for leftover in self.checkpoints.glob(".step-*"):
-                shutil.rmtree(leftover)
-        self.accelerator.wait_for_everyone()
-        try:
-            self.accelerator.save_state(str(unfinished))
-            if self.main:
-                state = {**vars(self.progress), "training_sha256": self.fingerprint, "total": self.total}
-                (unfinished / "progress.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-                for file in unfinished.iterdir():
-                    _flush(file)
-        # torch reports a full disk as a RuntimeError
-        except (OSError, RuntimeError, SafetensorError) as e:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            before = newest_checkpoint(self.out)
-            kept = (
-                f"{before} is intact: make room and go on with --resume"
-                if before
-                else "there is none before it"
-            )
-            raise OSError(f"could not write the checkpoint {finished}: {e}; {kept}") from e
-        self.accelerator.wait_for_everyone()
-        if self.main:
-            if finished.exists():
-                shutil.rmtree(finished)
-            unfinished.replace(finished)
-            _flush(self.checkpoints)
-            for old in sorted(self.checkpoints.glob("step-*"))[:-2]:
-                shutil.rmtree(old)
+        progress = {**vars(self.progress), "training_sha256": self.fingerprint, "total": self.total}
+        write_checkpoint(self.out, self.progress.step, self.accelerator, progress)
 
     def _resume(self, checkpoint: Path) -> None:
         saved = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
@@ -500,7 +473,7 @@ class Trainer:
     def _finish(self) -> Path:
         final = self.out / "final"
         if self.main:
-            best = self.out / "best" / _name(int(self.progress.best[0]["step"]))
+            best = self.out / "best" / checkpoint_name(int(self.progress.best[0]["step"]))
             U2Net.from_pretrained(best).save_pretrained(final)
             self._score(final)
             if self.pusher is not None:
@@ -537,17 +510,8 @@ class Trainer:
         replace(results, training=made).save(final)
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
 def _rank(entry: dict[str, float]) -> float:
     return -entry["miou"] if "miou" in entry else entry["mae"]
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The last complete checkpoint of a run: what has its final name was written in full."""
-    return max((run / "checkpoints").glob("step-*"), default=None)
 
 
 def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
@@ -555,153 +519,6 @@ def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
     return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])
 
 
-def criterion_of(config: TrainConfig) -> Criterion:
-    """What each output is compared with the mask by."""
-    if config.classes:
-        return cross_entropy
-    return partial(bce_iou, bce=config.settings.bce, iou=config.settings.iou)
-
-
-def build_network(config: TrainConfig) -> U2Net:
-    """A new network, or one with the weights of `config.init`, with heads for `config.classes`.
-
-    Raises:
-        ValueError: the source does not read RGB.
-    """
-    size = {} if config.input_size is None else {"input_size": config.input_size}
-    heads: dict[str, object] = {}
-    if config.classes is not None:
-        heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
-    if config.init is None:
-        return U2Net(U2NetConfig(variant=config.model).replace(**size, **heads))
-    source = U2Net.from_pretrained(config.init)
-    if source.config.in_channels != 3:
-        raise ValueError(
-            f"{config.init} reads {source.config.in_channels} channels, training data has 3 (RGB)"
-        )
-    if config.classes is None or source.config.out_channels == config.classes:
-        source.config = source.config.replace(**size)
-        return source
-    network = U2Net(source.config.replace(**size, **heads, labels=None, invert=False))
-    body = {k: v for k, v in source.state_dict().items() if not k.startswith(("side", "outconv"))}
-    network.load_state_dict(body, strict=False)
-    logger.warning(
-        "%s has %d output channels, wanted are %d: side1 … side%d and outconv start anew, all else is kept",
-        *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
-    )
-    return network
-
-
-def freeze(network: U2Net, parts: tuple[str, ...]) -> None:
-    """Stop parts of the network from learning: weights keep their values, batch norm its statistics.
-
-    Args:
-        network: changed in place.
-        parts: "encoder" for the encoder stages, "bn" for all batch norm.
-    """
-    frozen: list[nn.Module] = []
-    if "encoder" in parts:
-        frozen += [network.get_submodule(name) for name in network.encoder]
-    if "bn" in parts:
-        frozen += [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for module in frozen:
-        module.eval().requires_grad_(False)
-
-
-@contextmanager
-def _stop_gently() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C or SIGTERM into an entry of the list; the second one acts as ever."""
-    asked: list[int] = []
-    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-        logger.warning("stopping after this step; a checkpoint will be written")
-
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        before[wanted] = signal.signal(wanted, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def start(config: TrainConfig) -> Accelerator:
-    """One process or several, as `accelerate launch` started them.
-
-    Raises:
-        ImportError: accelerate or timm is missing.
-        ValueError: the device is not there, or cannot do the precision.
-    """
-    try:
-        import timm  # noqa: F401
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, PartialState
-        from accelerate.utils import GradientAccumulationPlugin
-    except ImportError as e:
-        raise ImportError(f"training needs {e.name}; install it with: pip install 'u2net-hub[train]'") from e
-
-    device = config.device
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ValueError(f"unknown device {device!r}, expected one of ['auto', 'cpu', 'cuda', 'mps']")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device 'cuda' was asked for but torch finds no GPU; use --device cpu, or mend the driver"
-        )
-    precision = config.settings.precision
-    # accelerate keeps its settings for the life of the process; a second run may have others
-    AcceleratorState._reset_state(PartialState(cpu=device == "cpu").num_processes == 1)
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="no" if precision == "float32" else precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.accumulate, sync_with_dataloader=False
-        ),
-    )
-    if device == "mps" and accelerator.device.type != "mps":
-        raise ValueError(
-            f"device 'mps' was asked for but there is only {accelerator.device.type!r}; use --device auto"
-        )
-    if precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("fp16 training needs a GPU; use --precision bf16 or float32")
-    logger.info("training on %s, %s", accelerator.device, precision)
-    return accelerator
-
-
 def open_data(config: TrainConfig) -> SaliencyDataset:
     """The pairs of the run, those to be held out included."""
     return SaliencyDataset(config.data, images=config.images, masks=config.masks, classes=config.classes)
-
-
-def _free_memory() -> float:
-    """Bytes that programs can take without swapping."""
-    import psutil
-
-    return float(psutil.virtual_memory().available)
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory: activations that go back to the kernel each step come back page by page.
-
-    Batches of 16 at 160 px on two cores: 7.1 -> 10.7 images/s. Elsewhere than on glibc nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def _flush(path: Path) -> None:
-    """Wait until the disk has it, so that a power cut cannot leave an empty file behind a final name."""
-    if sys.platform == "win32":  # folders cannot be opened there
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
