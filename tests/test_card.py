@@ -204,6 +204,16 @@ def test_published_results_need_no_weights() -> None:
     assert results_of(published, SHA).weights_sha256 is None
 
 
+def test_scores_over_time_are_a_table_with_the_last_one_in_it() -> None:
+    history = tuple({"hours": i / 10, "mae": 0.3 - i / 1000} for i in range(101))
+    text = card(replace(RESULTS, training=Training(("DUTS-TR",), history=history)))
+    rows = [line for line in section(text, "training").splitlines() if line.startswith("|")]
+    assert rows[0] == "| hours | MAE |"
+    assert len(rows) == 2 + 12
+    assert rows[2] == "| 0.00 | 0.3000 |"
+    assert rows[-1] == "| 10.00 | 0.2000 |"
+
+
 # Hostile text
 
 NASTY = (

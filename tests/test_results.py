@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from u2net_hub.results import DatasetScores, Results, file_name, published, table
+from u2net_hub.results import DatasetScores, Results, Training, file_name, published, table
 
 SCORES = {
     "max_f": 0.9340443,
@@ -48,6 +49,32 @@ def test_what_is_saved_is_loaded(results, tmp_path):
     assert loaded.datasets["ECSSD"].scores["mae"] == 0.0517
     for name, curve in CURVES.items():
         np.testing.assert_array_equal(loaded.datasets["ECSSD"].curves[name], curve)
+
+
+def test_scores_over_time_are_kept(results, tmp_path):
+    history = ({"hours": 0.5, "mae": 0.2, "max_f": 0.7}, {"hours": 1.25, "mae": 0.1, "max_f": 0.8})
+    trained = replace(results, training=Training(("DUTS-TR",), history=history))
+    trained.save(tmp_path)
+    loaded = Results.load(tmp_path / "results.json")
+    assert loaded.training is not None
+    assert loaded.training.history == history
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        {},
+        [[1, 2]],
+        [{"mae": 0.1}],
+        [{"hours": 1.0}],
+        [{"hours": 1.0, "mae": "x"}],
+        [{"hours": 1.0, "x": 0.1}],
+    ],
+)
+def test_scores_over_time_that_are_none_are_refused(results, history):
+    content = {**results.to_dict(), "training": {"data": ["DUTS-TR"], "history": history}}
+    with pytest.raises(ValueError, match="training: history is"):
+        Results.from_dict(content)
 
 
 def test_curves_are_arrays_over_256_thresholds(results, tmp_path):

@@ -126,6 +126,12 @@ def test_the_result_comes_with_its_scores_and_how_it_was_made(whole: Path) -> No
     assert scores["n"] == 4
     assert 0 <= scores["mae"] <= 1
     assert results["training"]["start"]
+    history = results["training"]["history"]
+    assert [entry["mae"] for entry in history] == pytest.approx(
+        [float(row[5]) for row in rows(whole) if row[5]], abs=1e-6
+    )
+    hours = [entry["hours"] for entry in history]
+    assert hours == sorted(hours)
 
 
 def test_the_loss_falls(whole: Path) -> None:
@@ -273,6 +279,21 @@ def test_classes_are_learned_from_masks_of_numbers(pairs: Path, tiny_source: Pat
     assert final.config.out_channels == 3
     scores = [float(row["val_miou"]) for row in read_metrics(tmp_path / "run/metrics.csv") if row["val_miou"]]
     assert scores[-1] > scores[0]
+
+
+def test_a_new_network_is_used_at_the_size_it_was_trained_at(pairs: Path, tmp_path: Path) -> None:
+    phases = {"phases": (Phase(0.5, 36, 32), Phase(1.0, 48, 40))}
+    new = TrainConfig(data=str(pairs), out=str(tmp_path), overrides=phases)
+    assert build_network(new).config.input_size == (48, 48)
+    assert build_network(replace(new, input_size=(40, 56))).config.input_size == (40, 56)
+    assert build_network(TrainConfig(data="", out="", recipe="paper")).config.input_size == (320, 320)
+
+
+def test_weights_to_start_from_keep_the_size_they_are_used_at(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    start = config(pairs, tiny_source, tmp_path)
+    assert build_network(start).config.input_size == U2Net.from_pretrained(tiny_source).config.input_size
 
 
 def test_each_phase_lasts_as_long_as_it_says() -> None:

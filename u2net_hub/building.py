@@ -33,7 +33,9 @@ def build_network(config: TrainConfig) -> U2Net:
     if config.classes is not None:
         heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
     if config.init is None:
-        return U2Net(U2NetConfig(variant=config.model).replace(**size, **heads))
+        side = config.settings.phases[-1].load
+        new = U2NetConfig(variant=config.model, input_size=(side, side))
+        return U2Net(new.replace(**size, **heads))
     source = U2Net.from_pretrained(config.init)
     if source.config.in_channels != 3:
         raise ValueError(

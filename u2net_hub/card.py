@@ -19,7 +19,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .config import LIBRARY_NAME, U2NetConfig
-from .results import COLUMNS, Results, published
+from .results import COLUMNS, Results, Training, published
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -370,6 +370,7 @@ def _sections(
             "results": results,
             "measured": results is not None and any(d.measured for d in results.datasets.values()),
             "scores": _scores(results),
+            "history": _history(training),
             "training": training,
             "data": [
                 (item, _DATA.get(_slug(item))) for item in (training.data if training is not None else ())
@@ -384,6 +385,20 @@ def _sections(
 
 _NAMES = ("intro", "picture", "use", "architecture", "training", "scores", "speed", "limits", "citation")
 _TITLES = {"u2net": "U²-Net", "u2netp": "U²-Net†"}
+
+
+def _history(training: Training | None) -> list[list[str]]:
+    """The table of scores over time, its head first: at most a dozen rows, the last one among them."""
+    if training is None or not training.history:
+        return []
+    points = training.history
+    keys = [key for key in points[-1] if key != "hours"]
+    rows = [["hours", *(COLUMNS.get(key, key) for key in keys)]]
+    shown = sorted({round(i * (len(points) - 1) / 11) for i in range(12)})
+    for point in (points[i] for i in shown):
+        cells = (f"{point[key]:.4f}" if key in point else "–" for key in keys)
+        rows.append([f"{point['hours']:.2f}", *cells])
+    return rows
 
 
 def _scores(results: Results | None) -> list[list[str]]:

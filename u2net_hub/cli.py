@@ -257,6 +257,10 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Pictures per step, over all devices.")] = None,
     accumulate: Annotated[int, typer.Option(help="Parts that a batch is computed in.")] = 1,
     crop: Annotated[int | None, typer.Option(help="One resolution for the whole run, in pixels.")] = None,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the square that the network sees in use; else as in training, or --init's."),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="Any optimizer of timm.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     warmup: Annotated[
@@ -344,6 +348,7 @@ def train(
         overrides={name: value for name, value in changes.items() if value is not None},
         validation=validation,
         validation_data=validation_data,
+        input_size=None if input_size is None else (input_size, input_size),
         accumulate=accumulate,
         seed=seed,
         device=device,

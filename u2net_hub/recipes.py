@@ -115,7 +115,8 @@ class TrainConfig:
     validation_data: str | None = None
     """A data set of its own to validate on; then nothing is held out."""
     input_size: tuple[int, int] | None = None
-    """What the network sees in use, (height, width) in pixels; by default (320, 320), or that of `init`."""
+    """What the network sees in use, (height, width) in pixels; by default that of `init`, or, for a new
+    network, what the last phase loads."""
     accumulate: int = 1
     """Steps whose gradients are added up before the optimizer moves; `batch_size` is over all of them."""
     seed: int = 0

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLUMNS = (
-    *("step", "epoch", "crop", "lr", "loss", "images_per_second"),
+    "step",
+    "seconds",  # since the run began, time between two parts of it left out
+    *("epoch", "crop", "lr", "loss", "images_per_second"),
     "data_wait",  # part of the time that went into getting batches, 0 to 1
     *("val_mae", "val_max_f", "val_miou"),
 )
@@ -82,6 +84,17 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     return [row for row in rows if None not in row.values() and row["step"].isdigit()]
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The validations of `folder`/metrics.csv, each with "hours" and its scores."""
+    rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
+    names = {"val_mae": "mae", "val_max_f": "max_f", "val_miou": "mean_iou"}
+    return [
+        {"hours": round(float(row["seconds"]) / 3600, 4)}
+        | {name: round(float(row[column]), 6) for column, name in names.items() if row[column]}
+        for row in rows
+    ]
 
 
 def plot(folder: Path) -> None:

@@ -56,6 +56,8 @@ class Training:
     duration: str = ""
     machine: str = ""
     command: str = ""
+    history: tuple[Mapping[str, float], ...] = ()
+    """Scores on held-out pairs as the run went on: "hours" and measures, the first validation first."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ class Results:
             "datasets": {name: _entry(dataset) for name, dataset in self.datasets.items()},
         }
         if self.training is not None:
-            content["training"] = asdict(self.training) | {"data": list(self.training.data)}
+            training = asdict(self.training)
+            if not self.training.history:
+                del training["history"]
+            content["training"] = json.loads(json.dumps(training))  # tuples are lists there
         if self.speed:
             content["speed"] = [asdict(row) for row in self.speed]
         return content
@@ -203,6 +208,9 @@ def _read_fields(kind: type[_Row], name: str, content: object) -> _Row:
     for key, value in content.items():
         if key == "data":
             fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            value = tuple(value) if fits else value
+        elif key == "history":
+            fits = isinstance(value, list) and all(map(_is_point, value))
             value = tuple(value) if fits else value
         elif key in ("images_per_second", "batch"):
             fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
@@ -341,3 +349,12 @@ def _cell(key: str, value: float | None, measured: bool) -> str:
 
 def _is_of(dataset: str, known: str) -> bool:
     return re.match(known.replace("-", "[-_ ]?") + "(?![a-z0-9])", dataset, re.IGNORECASE) is not None
+
+
+def _is_point(content: object) -> bool:
+    """Whether this is an entry of a history."""
+    if not isinstance(content, dict) or len(content) < 2 or "hours" not in content:
+        return False
+    numbers = [v for v in content.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    known = {"hours", *COLUMNS, "mean_iou"}
+    return set(content) <= known and len(numbers) == len(content) and all(0 <= v < 1e6 for v in numbers)

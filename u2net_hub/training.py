@@ -32,7 +32,7 @@ from .pipeline import SaliencyPipeline
 from .process import free_memory, keep_freed_memory, start, stop_gently
 from .publishing import BackgroundPusher
 from .recipes import Phase, Recipe, TrainConfig
-from .record import RunLog, plot, sheet
+from .record import RunLog, history, plot, sheet
 from .remote import content_hash
 from .results import Training
 from .validation import predict, score
@@ -396,7 +396,13 @@ class Trainer:
             if log is not None:
                 phase = phase_at(self.recipe, step - 1, self.total)
                 epoch = step * self.recipe.batch_size / len(self.training)
-                row = {"epoch": epoch, "crop": phase.crop, "lr": lr, "loss": loss}
+                row = {
+                    "seconds": progress.seconds,
+                    "epoch": epoch,
+                    "crop": phase.crop,
+                    "lr": lr,
+                    "loss": loss,
+                }
                 row |= {"images_per_second": rate, "data_wait": waited}
                 log.add(step, row)
         bar.update(len(pending))
@@ -427,7 +433,7 @@ class Trainer:
         step = self.progress.step
         logger.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         if log is not None:
-            log.add(step, {f"val_{k}": v for k, v in scores.items()})
+            log.add(step, {"seconds": self.progress.seconds} | {f"val_{k}": v for k, v in scores.items()})
             plot(self.out)
         some = np.linspace(0, len(self.validation) - 1, min(8, len(self.validation))).astype(int)
         stretch = 255 // (self.config.classes - 1) if self.config.classes else 1
@@ -506,6 +512,7 @@ class Trainer:
             duration=f"{self.progress.seconds / 3600:.1f} hours",
             machine=device,
             command=" ".join(["u2net", *sys.argv[1:]]),
+            history=tuple(history(self.out)),
         )
         replace(results, training=made).save(final)
 
