@@ -259,7 +259,7 @@ def train(
     crop: Annotated[int | None, typer.Option(help="One resolution for the whole run, in pixels.")] = None,
     input_size: Annotated[
         int | None,
-        typer.Option(help="Side of the square that the network sees in use; else as in training, or --init's."),
+        typer.Option(help="Side of what the network sees in use, in pixels; else as trained, or as --init's."),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="Any optimizer of timm.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
