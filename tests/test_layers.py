@@ -17,7 +17,7 @@ PACKAGE = Path(u2net_hub.__file__).parent
 
 # A module imports only from rows above its own.
 ROWS = """
-config results pairing sheet metrics loss record theme guarding checkpoints
+config results pairing sheet metrics loss record theme guarding checkpoints options
 layout image card recipes remote
 onnx_graph publishing process
 convert deploying
@@ -32,6 +32,7 @@ serving training benchmark
 showing rehearsal
 tabs
 demo
+photo_verbs training_verbs weights_verbs
 cli
 __main__
 """

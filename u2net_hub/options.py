@@ -1,0 +1,62 @@
+"""What the verbs share: their options, and whether a person watches."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Photos, folders of photos (subfolders too), or - for standard input."),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(help="Folder; for one photo also a file, or - for standard output. Else beside the photos."),
+]
+Model = Annotated[
+    str, typer.Option(help="Weights: a bundled name, a folder, a file, or org/name[@revision] on the Hub.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Token = Annotated[
+    str | None, typer.Option(help="Better not here, where others may see it: hf auth login, or HF_TOKEN.")
+]
+ResultsFile = Annotated[
+    Path | None, typer.Option(help="results.json, or its folder; else the one beside the weights.")
+]
+Picture = Annotated[
+    Path | None, typer.Option(help="A photo that may be shown: the card gets it with its map and cutout.")
+]
+License = Annotated[
+    str | None, typer.Option("--license", help="Of the weights, as the Hub names it; else apache-2.0.")
+]
+FileFormat = Annotated[
+    Literal["png", "webp", "jpg", "tiff"] | None,
+    typer.Option("--format", help="Else by the suffix of --out, else png. jpg has no transparency."),
+]
+Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Hard edges: what counts as the object.")]
+Crop = Annotated[bool, typer.Option("--crop", help="Crop to the object.")]
+ClassName = Annotated[
+    str | None, typer.Option("--class", help="One class, by number or name, of a network with several.")
+]
+MinMax = Annotated[
+    Literal["auto", "always", "never"] | None,
+    typer.Option(
+        help="Stretch a map to full contrast: where something was found, always (the official code), never. "
+        "Else as the weights' config says."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the network sees at once.")]
+Images = Annotated[str | None, typer.Option(help="Folder of the photos, where it has a name of its own.")]
+Masks = Annotated[str | None, typer.Option(help="Folder of the masks, likewise.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out photos that have a result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Report on every file as JSON, on standard output.")]
+
+
+def watched() -> bool:
+    """Whether a person sees what is written to standard error."""
+    return sys.stderr.isatty() and logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING)
