@@ -29,7 +29,7 @@ from .evaluation import evaluate
 from .loss import deep_supervision
 from .model import U2Net
 from .pipeline import SaliencyPipeline
-from .process import free_memory, keep_freed_memory, start, stop_gently
+from .process import free_memory, start, stop_gently
 from .publishing import BackgroundPusher
 from .recipes import Phase, Recipe, TrainConfig
 from .record import RunLog, history, plot, sheet
@@ -216,7 +216,6 @@ class Trainer:
         self.pusher: BackgroundPusher | None = None
         if self.config.push_to is not None and self.main:
             self.pusher = BackgroundPusher(self.config.push_to, branch="training")
-        keep_freed_memory()
         largest = max(phase.load for phase in self.recipe.phases)
         self.source = self._store(self.training, (largest, largest), "training set")
         size = self.network.config.input_size
