@@ -11,7 +11,8 @@ import torch
 
 from u2net_hub import U2Net, U2NetConfig
 from u2net_hub.config import Stage
-from u2net_hub.engine import TorchEngine, open_engine
+from u2net_hub.engine import open_engine
+from u2net_hub.torch_engine import TorchEngine
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 
@@ -76,6 +77,11 @@ def test_half_precision_weights_run_in_float32() -> None:
 def test_auto_is_cuda_where_there_is_one() -> None:
     device = open_engine(tiny()).device
     assert (device == "cuda") == torch.cuda.is_available()
+
+
+def test_auto_runs_an_input_that_no_graph_is_made_for() -> None:
+    (fused,) = open_engine(tiny())(batch())
+    assert fused.shape == (2, 1, 32, 32)
 
 
 def test_cuda_without_cuda_is_an_error_and_not_the_cpu() -> None:

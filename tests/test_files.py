@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import threading
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,13 @@ def photo(path: Path, size: tuple[int, int] = (24, 16), **options: object) -> Pa
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+def turned() -> Image.Exif:
+    """Says that the picture has to be turned by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
 
 
 def opened(path: Path) -> Image.Image:
@@ -525,10 +533,10 @@ def test_few_photos_are_in_memory_at_once(tmp_path: Path) -> None:
     begun, most = 0, 0
     prepare = pipeline.prepare
 
-    def counting(image: object, *, name: str | None = None) -> object:
+    def counting(image: object, **options: object) -> object:
         nonlocal begun
         begun += 1
-        return prepare(image, name=name)  # type: ignore[arg-type]
+        return prepare(image, **options)  # type: ignore[arg-type]
 
     def finished(report: FileReport, total: int) -> None:
         nonlocal begun, most
@@ -539,6 +547,48 @@ def test_few_photos_are_in_memory_at_once(tmp_path: Path) -> None:
     run_files(pipeline, tmp_path / "in", tmp_path / "out", on_file=finished)
     # read ahead: a batch; in the network: a batch; to be written: one more than there are writers, at most 4
     assert most <= 2 + 2 + 5 + 1
+
+
+def test_large_photos_wait_for_each_other_rather_than_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = SaliencyPipeline(U2Net(CONFIG), device="cpu", engine="torch", batch_size=8)
+    for i in range(20):
+        photo(tmp_path / f"in/{i:02}.png", (24, 16))
+    monkeypatch.setattr(files, "_PIXELS_PER_WORKER", 24 * 16)
+    monkeypatch.setattr(files.os, "cpu_count", lambda: 1)
+    read: list[weakref.ref[Image.Image]] = []
+    most = 0
+    prepare = pipeline.prepare
+
+    def counting(image: object, **options: object) -> object:
+        nonlocal most
+        prepared = prepare(image, **options)  # type: ignore[arg-type]
+        read.append(weakref.ref(prepared.photo.rgb))
+        most = max(most, sum(picture() is not None for picture in read))
+        return prepared
+
+    pipeline.prepare = counting  # type: ignore[assignment,method-assign]
+    assert run_files(pipeline, tmp_path / "in", tmp_path / "out").count("written") == 20
+    # one being read, one read, one in the network, one written, one done
+    assert most <= 5
+
+
+def test_a_mask_of_a_large_jpeg_has_the_photos_size(tiny: SaliencyPipeline, tmp_path: Path) -> None:
+    source = photo(tmp_path / "a.jpg", (1003, 701), exif=turned())
+    run_files(tiny, source, tmp_path / "a.png", kind="mask")
+    mask = opened(tmp_path / "a.png")
+    assert mask.size == (701, 1003)
+    whole = np.asarray(tiny(source).mask(None), np.float32)
+    assert np.abs(np.asarray(mask, np.float32) - whole).mean() <= 4  # random weights amplify a resize
+
+
+def test_a_mask_reads_a_large_jpeg_smaller_and_a_cutout_does_not(
+    tiny: SaliencyPipeline, tmp_path: Path
+) -> None:
+    source = photo(tmp_path / "a.jpg", (1000, 700))
+    assert tiny.prepare(source, map_only=True).photo.rgb.size == (125, 88)
+    assert tiny.prepare(source).photo.rgb.size == (1000, 700)
 
 
 # ---- standard input and output ---------------------------------------------------------------------------

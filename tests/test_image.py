@@ -17,16 +17,16 @@ from PIL import Image, ImageCms, ImageOps
 from u2net_hub import U2NetConfig, image
 from u2net_hub.image import (
     Photo,
-    blur_background,
-    clean_edges,
     confidence,
     load,
     most_likely,
     palette,
+    peek_size,
     postprocess,
     preprocess,
     resize,
     stretch,
+    to_grey,
 )
 
 CONFIG = U2NetConfig()
@@ -442,37 +442,50 @@ def test_the_palette_is_that_of_pascal_voc() -> None:
     assert tuple(colours[255].tolist()) == (224, 224, 192)
 
 
-def test_a_blurred_background_has_no_glow_of_the_object() -> None:
-    pixels = np.full((300, 500, 3), (0, 0, 200), np.uint8)
-    pixels[100:200, 200:300] = (255, 0, 0)
-    alpha = np.zeros((300, 500), np.uint8)
-    alpha[100:200, 200:300] = 255
-    blurred = np.asarray(blur_background(Image.fromarray(pixels), Image.fromarray(alpha))).astype(int)
-    assert blurred.shape == (300, 500, 3)
-    around = np.ones((300, 500), bool)
-    around[100:200, 200:300] = False
-    assert np.abs(blurred[around] - (0, 0, 200)).max() <= 6
+def test_a_large_map_is_resized_as_pillow_does_it(rng: np.random.Generator) -> None:
+    saliency = rng.random((32, 40), np.float32)
+    for size in ((32, 40), (33, 400), (517, 40), (1000, 701), (20, 400), (500, 30), (5, 7)):
+        expected = Image.fromarray(saliency).resize(size[::-1], Image.Resampling.BILINEAR)
+        assert np.abs(resize(saliency, size) - np.asarray(expected)).max() <= 1e-5
 
 
-def test_clean_edges_have_the_objects_colours_only() -> None:
-    # a red object on blue, photographed with an edge ten pixels wide: each pixel there is a mixture of both
-    alpha = np.zeros((100, 200), np.float32)
-    alpha[:, 60:140] = 1
-    alpha[:, 50:60] = np.linspace(0.05, 0.95, 10)
-    alpha[:, 140:150] = np.linspace(0.95, 0.05, 10)
-    red, blue = np.array([200, 20, 20]), np.array([20, 20, 200])
-    mixed = alpha[..., None] * red + (1 - alpha[..., None]) * blue
-    photo = Image.fromarray(np.rint(mixed).astype(np.uint8))
-    clean = np.asarray(clean_edges(photo, Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))).astype(int)
-    assert np.abs(np.asarray(photo)[:, 51:60].astype(int) - red).max() > 150
-    assert (
-        np.abs(clean[:, 51:60] - red).max() <= 40
-    )  # the mean of the object has a little of the mixture in it
-    assert np.array_equal(clean[:, 60:140], np.asarray(photo)[:, 60:140])
-    assert np.array_equal(clean[:, :50], np.asarray(photo)[:, :50])
+def test_a_grey_map_is_the_resized_one_in_256_levels(rng: np.random.Generator) -> None:
+    saliency = rng.random((32, 40), np.float32)
+    for size in ((70, 90), (10, 20)):
+        assert np.array_equal(to_grey(saliency, size), np.rint(resize(saliency, size) * 255))
 
 
-def test_a_blurred_background_has_lost_its_detail() -> None:
-    pixels = noise(200, 200)
-    blurred = np.asarray(blur_background(Image.fromarray(pixels), Image.new("L", (200, 200))))
-    assert blurred[20:-20, 20:-20].std() < pixels.std() / 10
+def test_a_jpeg_of_which_less_is_enough_keeps_its_size() -> None:
+    data = encoded(Image.fromarray(noise(900, 1201)), "JPEG")
+    small = load(data, enough=300)
+    assert small.rgb.size == (601, 450)  # a third would do, but JPEG has halves only
+    assert small.size == (900, 1201)
+
+
+def test_a_jpeg_that_is_small_already_is_read_whole() -> None:
+    data = encoded(Image.fromarray(noise(90, 120)), "JPEG")
+    assert load(data, enough=300) == load(data)
+    assert load(data, enough=300).full_size is None
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP"])
+def test_other_formats_are_read_whole(format: str) -> None:
+    data = encoded(Image.fromarray(noise(900, 1200)), format)
+    assert load(data, enough=100).rgb.size == (1200, 900)
+
+
+def test_a_smaller_jpeg_is_turned_upright_with_its_size() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(noise(800, 799)), "JPEG", exif=exif)
+    small = load(data, enough=100)
+    assert small.rgb.size == (200, 200)
+    assert small.size == (799, 800)
+
+
+def test_the_size_is_known_from_the_header(tmp_path: Path) -> None:
+    Image.fromarray(noise(9, 12)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert peek_size(tmp_path / "a.png") == (9, 12)
+    assert peek_size(tmp_path / "b.png") is None
+    assert peek_size(tmp_path / "c.png") is None

@@ -374,3 +374,12 @@ def test_a_network_of_classes_runs_end_to_end() -> None:
     found = SaliencyPipeline(model, device="cpu")(photos(1)[0], side_outputs=True)
     assert found.labels is not None
     assert found.labels.shape == found.saliency.shape == (20, 30)
+
+
+def test_a_photo_that_was_read_for_its_map_alone_gives_no_cutout(tiny: SaliencyPipeline) -> None:
+    buffer = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)).save(buffer, "JPEG")
+    (found,) = tiny.run([tiny.prepare(buffer.getvalue(), map_only=True)])
+    assert found.mask().size == (500, 400)
+    with pytest.raises(ValueError, match="a cutout needs all its pixels"):
+        found.cutout()

@@ -212,7 +212,7 @@ def test_a_shared_engine_tells_how_long_the_network_took() -> None:
     ticks = iter([5.0, 5.25])
 
     class Slow:
-        config, name, device = U2NetConfig(), "slow", "cpu"
+        config, name, device, precision = U2NetConfig(), "slow", "cpu", "exact"
 
         def __call__(self, batch: Any, *, side_outputs: bool = False) -> Any:
             return (batch,)

@@ -8,17 +8,18 @@ import secrets
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from PIL import Image
 
-from .image import IMAGE_SUFFIXES, load, parse_colour
+from .backgrounds import parse_colour
+from .image import IMAGE_SUFFIXES, load, peek_size
 from .pipeline import class_index
+from .png import MODES, encode_png
 
 if TYPE_CHECKING:
     from .pipeline import Background, Prepared, SaliencyPipeline, SaliencyResult
@@ -30,7 +31,7 @@ Existing: TypeAlias = Literal["refuse", "overwrite", "skip"]
 
 # Pillow's name of each format, and how it is written: nothing but JPEG loses anything
 _WRITTEN: dict[Format, tuple[str, dict[str, object]]] = {
-    "png": ("PNG", {"compress_level": 1}),  # at more, a large photo spends longer here than in the network
+    "png": ("PNG", {"compress_level": 1}),  # of the modes that encode_png leaves to Pillow
     "webp": ("WEBP", {"lossless": True, "exact": True}),  # exact: colours stay where alpha is 0
     "jpg": ("JPEG", {"quality": 95}),
     "tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
@@ -47,6 +48,11 @@ _FORMAT_OF_SUFFIX: dict[str, Format] = {
 # What reading or writing one file may raise without stopping the others
 _FAILURES = (ValueError, OSError, ImportError, MemoryError)
 
+# Pixels that are read or written ahead for each thread: those of one large photo. They take 4 bytes each, and
+# where they are cut out 4 more; by their number alone, 40 photos of 12 megapixels took 2 GB.
+_PIXELS_PER_WORKER = 12_500_000
+
+_Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -354,50 +360,106 @@ def _check_folder(folder: Path) -> None:
 
 
 def _run(pipeline: SaliencyPipeline, jobs: Sequence[_Job], options: _Options) -> Iterator[FileReport]:
-    """Reports in the order of the jobs. Readers, network and writers work beside each other."""
+    """Reports in the order of the jobs. Readers, network and writers work beside each other.
+
+    One pool reads and writes: with a thread per core it keeps the machine busy where files take longer than
+    the network, and where the network takes longer it mostly waits and leaves the cores to it.
+    """
     workers = min(4, os.cpu_count() or 1)
-    readers = ThreadPoolExecutor(workers, "u2net-read")
-    writers = ThreadPoolExecutor(workers, "u2net-write")
+    pixels = workers * _PIXELS_PER_WORKER
+    pool = ThreadPoolExecutor(workers, "u2net-files")
     try:
-        read = _map(readers, lambda job: _read(pipeline, job, options), jobs, pipeline.batch_size)
-        results = _infer(pipeline, read)
-        yield from _map(writers, lambda result: _write(*result, options), results, workers + 1)
+        found = ((job, _pixels(job, options)) for job in jobs)
+        read = _map(pool, lambda job: _read(pipeline, job, options), found, pipeline.batch_size, pixels)
+        results = ((result, _area(result[1])) for result in _infer(pipeline, read, pixels))
+        ahead = max(pipeline.batch_size, workers + 1)
+        yield from _map(pool, lambda result: _write(*result, options), results, ahead, pixels)
     finally:
         # after Ctrl-C: what is being written is finished, the rest is dropped
-        for pool in (readers, writers):
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
-def _map(pool: ThreadPoolExecutor, work: Callable[[_T], _R], items: Iterable[_T], ahead: int) -> Iterator[_R]:
-    """`map` in threads, in order, with at most `ahead` items begun and not yet taken."""
-    items = iter(items)
-    begun = deque(pool.submit(work, item) for item in islice(items, ahead))
+def _map(
+    pool: ThreadPoolExecutor,
+    work: Callable[[_T], _R],
+    items: Iterable[tuple[_T, int]],
+    ahead: int,
+    pixels: int,
+) -> Iterator[_R]:
+    """`map` in threads, in order, over items and their sizes in pixels.
+
+    At most `ahead` items, and `pixels` in all unless one has more, are begun and not yet taken.
+    """
+    begun: deque[tuple[Future[_R], int]] = deque()
+    total = 0
+    for item, size in items:
+        results = []
+        while begun and (len(begun) == ahead or total + size > pixels):
+            future, taken = begun.popleft()
+            results.append(future.result())
+            total -= taken
+        begun.append((pool.submit(work, item), size))
+        total += size
+        while results:  # none is kept here once it is taken
+            yield results.pop(0)
     while begun:
-        result = begun.popleft().result()
-        begun.extend(pool.submit(work, item) for item in islice(items, 1))
-        yield result
+        yield begun.popleft()[0].result()
+
+
+def _pixels(job: _Job, options: _Options) -> int:
+    """Of a photo, by its header, before it is read; 0 where that does not say."""
+    if job.source is None or _to_be_skipped(job, options):
+        return 0
+    height, width = peek_size(job.source) or (0, 0)
+    return height * width
+
+
+def _area(each: _Sized) -> int:
+    if isinstance(each, FileReport):
+        return 0
+    height, width = each.photo.size
+    return height * width
+
+
+def _to_be_skipped(job: _Job, options: _Options) -> bool:
+    return options.existing == "skip" and job.target is not None and os.path.lexists(job.target)
 
 
 def _read(pipeline: SaliencyPipeline, job: _Job, options: _Options) -> tuple[_Job, Prepared | FileReport]:
-    if options.existing == "skip" and job.target is not None and os.path.lexists(job.target):
+    if _to_be_skipped(job, options):
         return job, _report(job, "skipped")
+    map_only = options.kind == "mask"
     try:
         if job.source is None:
-            return job, pipeline.prepare(sys.stdin.buffer, name="standard input")
-        return job, pipeline.prepare(job.source)
+            return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
+        return job, pipeline.prepare(job.source, map_only=map_only)
     except _FAILURES as e:
         return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
 
 
 def _infer(
-    pipeline: SaliencyPipeline, read: Iterator[tuple[_Job, Prepared | FileReport]]
+    pipeline: SaliencyPipeline, read: Iterator[tuple[_Job, Prepared | FileReport]], pixels: int
 ) -> Iterator[tuple[_Job, SaliencyResult | FileReport]]:
     """The network on batches of what was read; what could not be read passes by in its place."""
-    while some := deque(islice(read, pipeline.batch_size)):
-        results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
-        while some:
-            job, each = some.popleft()
-            yield job, each if isinstance(each, FileReport) else next(results)
+    some: deque[tuple[_Job, Prepared | FileReport]] = deque()
+    total = 0
+    for job_and_photo in read:
+        some.append(job_and_photo)
+        total += _area(job_and_photo[1])
+        if len(some) == pipeline.batch_size or total >= pixels:
+            del job_and_photo
+            yield from _infer_batch(pipeline, some)
+            total = 0
+    yield from _infer_batch(pipeline, some)
+
+
+def _infer_batch(
+    pipeline: SaliencyPipeline, some: deque[tuple[_Job, Prepared | FileReport]]
+) -> Iterator[tuple[_Job, SaliencyResult | FileReport]]:
+    results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
+    while some:
+        job, each = some.popleft()
+        yield job, each if isinstance(each, FileReport) else next(results)
 
 
 def _write(job: _Job, result: SaliencyResult | FileReport, options: _Options) -> FileReport:
@@ -441,6 +503,8 @@ def encode(picture: Image.Image, format: Format) -> memoryview:
         picture = picture.convert("RGB")
     if profile := picture.info.get("icc_profile"):
         how = {**how, "icc_profile": profile}
+    if format == "png" and picture.mode in MODES:
+        return memoryview(encode_png(picture))
     buffer = BytesIO()
     picture.save(buffer, name, **how)
     return buffer.getbuffer()

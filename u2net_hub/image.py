@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Literal, TypeAlias
@@ -18,7 +18,6 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageCms,
-    ImageColor,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -101,11 +100,13 @@ class Photo:
     """The colour profile that `rgb` is in; None is sRGB."""
     name: str = "image"
     """The file's path, or what the photo is called in messages."""
+    full_size: tuple[int, int] | None = None
+    """(height, width) of the photo in its file, where `rgb` is a smaller version of it; see `load`."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.rgb.height, self.rgb.width
+        """(height, width) in pixels, of the photo as it is in its file."""
+        return self.full_size or (self.rgb.height, self.rgb.width)
 
     def on(self, colour: tuple[int, int, int]) -> Image.Image:
         """The photo without transparency, RGB, on a background of one colour."""
@@ -119,7 +120,13 @@ ImageSource: TypeAlias = (
 )
 
 
-def load(image: ImageSource, *, name: str | None = None, max_pixels: int | None = None) -> Photo:
+def load(
+    image: ImageSource,
+    *,
+    name: str | None = None,
+    max_pixels: int | None = None,
+    enough: int | None = None,
+) -> Photo:
     """Read one photo: EXIF orientation applied, alpha apart, colours in 8 bits.
 
     Args:
@@ -128,6 +135,8 @@ def load(image: ImageSource, *, name: str | None = None, max_pixels: int | None 
             float in [0, 1]. Of an animation the first frame is taken.
         name: what to call it in messages, where the image itself has no name.
         max_pixels: refuse a larger picture, before it is decoded; None: up to Pillow's own limit.
+        enough: a length in pixels. The file of a large JPEG is decoded at ½, ¼ or ⅛ of its size, several
+            times faster, where both sides stay at least as long; None: all pixels.
 
     Raises:
         ValueError: the image cannot be read or is too large; the message names it.
@@ -145,18 +154,18 @@ def load(image: ImageSource, *, name: str | None = None, max_pixels: int | None 
         return _from_pil(_from_array(image, name), name)
     if isinstance(image, str | os.PathLike):
         with open(image, "rb") as file:
-            return _from_file(file, str(image), max_pixels)
+            return _from_file(file, str(image), max_pixels, enough)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _from_file(BytesIO(image), name or "bytes", max_pixels)
+        return _from_file(BytesIO(image), name or "bytes", max_pixels, enough)
     if hasattr(image, "read"):
-        return _from_file(image, name or str(getattr(image, "name", "stream")), max_pixels)
+        return _from_file(image, name or str(getattr(image, "name", "stream")), max_pixels, enough)
     raise ValueError(
         f"{name or 'image'} is a {type(image).__name__}, "
         "expected a path, bytes, a binary file, a PIL image or an array"
     )
 
 
-def _from_file(file: IO[bytes], name: str, max_pixels: int | None) -> Photo:
+def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int | None = None) -> Photo:
     stream = file if file.seekable() else BytesIO(file.read())
     stream.seek(0)
     head = stream.read(16)
@@ -169,11 +178,22 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None) -> Photo:
     heif = head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis")
     formats = (*_FORMATS, "HEIF") if heif and _register_heif() else _FORMATS
     try:
-        return _decode(lambda: Image.open(stream, formats=formats), name, max_pixels)
+        return _decode(lambda: Image.open(stream, formats=formats), name, max_pixels, enough)
     except ValueError as e:
         if heif and "HEIF" not in formats and isinstance(e.__cause__, UnidentifiedImageError):
             raise ImportError(f"{name} looks like HEIC; to read it: pip install 'u2net-hub[heif]'") from e
         raise
+
+
+def peek_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(height, width) in pixels that the header of a picture's file names; None where it cannot be told."""
+    try:
+        if os.path.isfile(path):  # a pipe can be read only once
+            with Image.open(path, formats=_FORMATS) as image:
+                return image.height, image.width
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED):
+        pass
+    return None
 
 
 @cache
@@ -186,12 +206,23 @@ def _register_heif() -> bool:
     return True
 
 
-def _decode(open_image: Callable[[], Image.Image], name: str, max_pixels: int | None) -> Photo:
+def _decode(
+    open_image: Callable[[], Image.Image], name: str, max_pixels: int | None, enough: int | None = None
+) -> Photo:
     try:
         image = open_image()
         if max_pixels is None or image.width * image.height <= max_pixels:
+            width, height = image.size
+            if enough is not None:
+                image.draft(None, (enough, enough))
+            reduced = image.size != (width, height)
             image.load()
-            return _from_pil(_upright(image), name)
+            orientation = _orientation(image)
+            upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+            photo = _from_pil(upright, name)
+            turned = orientation in (5, 6, 7, 8)
+            full_size = (width, height) if turned else (height, width)
+            return replace(photo, full_size=full_size) if reduced else photo
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         if max_pixels is not None:
             raise ValueError(f"{name} is too large, expected at most {max_pixels:,} pixels") from e
@@ -216,12 +247,11 @@ def _too_large(name: str, size: tuple[int, ...], max_pixels: int) -> ValueError:
     )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int | None:
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        return image.getexif().get(_ORIENTATION)
     except _DAMAGED:
-        return image  # the picture is whole, only its EXIF block is not
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return None  # the picture is whole, only its EXIF block is not
 
 
 def _from_pil(image: Image.Image, name: str) -> Photo:
@@ -366,9 +396,18 @@ def postprocess(
         minmax: `"always"` stretches the map to [0, 1] as the official code does; `"auto"` does so where
             something was found, and gives an empty map otherwise; `"never"` keeps the probabilities.
     """
+    return resize(normalise(probability, minmax), size)
+
+
+def normalise(
+    probability: NDArray[np.float32], minmax: Literal["auto", "always", "never"]
+) -> NDArray[np.float32]:
+    """Min–max as `postprocess` says, at the network's own size: (h, w) -> (h, w), both in [0, 1]."""
+    if minmax == "never":
+        return probability
     if minmax == "auto" and confidence(probability) < FOUND_FROM:
-        return np.zeros(size, np.float32)
-    return resize(probability if minmax == "never" else stretch(probability), size)
+        return np.zeros_like(probability)
+    return stretch(probability)
 
 
 def stretch(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -384,10 +423,52 @@ def stretch(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def resize(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Bilinear, (h, w) in [0, 1] -> (H, W) in [0, 1]; `size` is (H, W) in pixels."""
+    resized = np.empty(size, np.float32)
+    for rows, values in _resized_strips(saliency, size):
+        resized[rows] = values
+    return resized
+
+
+def to_grey(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`resize` in 256 levels: (h, w) in [0, 1] -> uint8 (H, W).
+
+    It never holds a float map of the photo's size, which for 12 megapixels takes 48 MB.
+    """
+    grey = np.empty(size, np.uint8)
+    for rows, values in _resized_strips(saliency, size):
+        values *= 255
+        grey[rows] = np.rint(values, out=values)
+    return grey
+
+
+# Rows of a large map that are made at once: few enough for the processor's cache
+_STRIP_ROWS = 32
+
+
+def _resized_strips(
+    saliency: NDArray[np.float32], size: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The resized map in strips, each with its rows; a strip may be changed."""
     height, width = size
-    resized = Image.fromarray(saliency).resize((width, height), Image.Resampling.BILINEAR)
-    values = np.array(resized, np.float32)
-    return np.clip(values, 0, 1, out=values)
+    h, w = saliency.shape
+    image = Image.fromarray(saliency)
+    if height < h:
+        values = np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+        yield slice(0, height), np.clip(values, 0, 1, out=values)
+        return
+    wide = np.asarray(image if width == w else image.resize((width, h), Image.Resampling.BILINEAR))
+    # rows between two rows, centres of pixels on centres, as Pillow does it
+    position = np.clip((np.arange(height) + 0.5) * (h / height) - 0.5, 0, h - 1)
+    upper = position.astype(np.intp)
+    lower = np.minimum(upper + 1, h - 1)
+    share = (position - upper).astype(np.float32)[:, None]
+    for top in range(0, height, _STRIP_ROWS):
+        rows = slice(top, min(top + _STRIP_ROWS, height))
+        values, above = wide[lower[rows]], wide[upper[rows]]
+        values -= above
+        values *= share[rows]
+        values += above
+        yield rows, np.clip(values, 0, 1, out=values)
 
 
 def most_likely(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -414,81 +495,3 @@ def palette() -> bytes:
         for channel in range(3):
             colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return colours.tobytes()
-
-
-def parse_colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
-    """A colour, by its name or numbers, as (red, green, blue) from 0 to 255.
-
-    Raises:
-        ValueError: it is none, or has transparency.
-    """
-    try:
-        red, green, blue = bytes(ImageColor.getrgb(colour) if isinstance(colour, str) else colour)
-    except (ValueError, TypeError) as e:
-        raise ValueError(
-            f"unknown colour {colour!r}, expected 'white', '#ff8800', (255, 136, 0), or 'blur'"
-        ) from e
-    return red, green, blue
-
-
-# Longest side in pixels at which colours are blurred, and the blur's radius there
-_BLUR_SIDE = 400
-_BLUR_RADIUS = 8
-
-
-def blur_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """What lies behind the object, out of focus: RGB, of the same size.
-
-    The object's own colours are left out of the mean, so that they do not glow around it.
-    """
-    colours, share = _small(image, alpha)
-    return _enlarged(_mean_colour(colours, 1 - share), image.size)
-
-
-def clean_edges(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """The object's colours without what shines through at its edge: RGB, of the same size.
-
-    A pixel seen as I = αF + (1 - α)B gives F = F' + α(I - αF' - (1 - α)B'), where F' and B' are the mean
-    colours of object and background around it (Forte 2021, "Approximate Fast Foreground Colour Estimation").
-    Where alpha is 0 or 255, the photo's colours stay as they are.
-    """
-    colours, share = _small(image, alpha)
-    seen, opacity = np.asarray(image), np.asarray(alpha)
-    soft = (opacity > 0) & (opacity < 255)
-    a = opacity[soft][:, None].astype(np.float32) / 255
-    fore = np.asarray(_enlarged(_mean_colour(colours, share), image.size))[soft].astype(np.float32)
-    back = np.asarray(_enlarged(_mean_colour(colours, 1 - share), image.size))[soft].astype(np.float32)
-    clean = seen.copy()
-    clean[soft] = np.rint(np.clip(fore + a * (seen[soft] - a * fore - (1 - a) * back), 0, 255)).astype(
-        np.uint8
-    )
-    return Image.fromarray(clean)
-
-
-def _small(image: Image.Image, alpha: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    small = image.copy()
-    small.thumbnail((_BLUR_SIDE, _BLUR_SIDE))
-    share = np.asarray(alpha.resize(small.size), np.float32)[:, :, None] / np.float32(255)
-    return np.asarray(small, np.float32), share
-
-
-def _mean_colour(colours: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the surroundings of each pixel, weighted: (H, W, 3), (H, W, 1) -> (H, W, 3)."""
-    weight = weight + np.float32(1e-3)  # where there is no weight at all, of everything
-    return np.divide(_blur(colours * weight), _blur(weight), dtype=np.float32)
-
-
-def _enlarged(colours: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.rint(np.clip(colours, 0, 255)).astype(np.uint8)).resize(size)
-
-
-def _blur(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Three box blurs one after the other, which is nearly a Gaussian: (H, W, C) -> (H, W, C)."""
-    width = 2 * _BLUR_RADIUS + 1
-    for axis in (0, 1) * 3:
-        pad = [(_BLUR_RADIUS + 1, _BLUR_RADIUS) if i == axis else (0, 0) for i in range(3)]
-        total = np.cumsum(np.pad(values, pad, mode="edge"), axis, dtype=np.float64)
-        n = values.shape[axis]
-        upper, lower = total.take(range(width, width + n), axis), total.take(range(n), axis)
-        values = ((upper - lower) / width).astype(np.float32)
-    return values

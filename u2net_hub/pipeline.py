@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeGuard, cas
 import numpy as np
 from PIL import Image, ImageOps
 
+from . import backgrounds
 from . import image as im
-from .engine import EngineName, Precision, open_engine
+from .engine import EngineName, open_engine
+from .hub import Source, resolve
+from .precision import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 MinMax: TypeAlias = Literal["auto", "always", "never"]
 Background: TypeAlias = "str | tuple[int, int, int] | Path | Image.Image | NDArray[np.generic] | Photo"
+
+
+# How many times the network's size a JPEG that is decoded smaller still has
+_DRAFT = 2
 
 
 class Prepared(NamedTuple):
@@ -39,8 +46,8 @@ class SaliencyPipeline:
     Args:
         model: a U2Net, which is copied, or a source of weights as `U2Net.from_pretrained` takes it.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
-        engine: "torch"; "auto" takes the fastest installed.
-        precision: "exact", float32.
+        engine: "torch", "onnxruntime", "openvino"; "auto" takes the fastest installed, see `open_engine`.
+        precision: "exact", float32; "fast", 16 bit where the hardware has it; "int8", see `open_engine`.
         batch_size: photos that the network sees at once, when it is given many.
         minmax: in the place of the config's, see `image.postprocess`.
 
@@ -51,7 +58,7 @@ class SaliencyPipeline:
 
     def __init__(
         self,
-        model: U2Net | str | Path,
+        model: U2Net | Source | str | Path,
         *,
         device: str = "auto",
         engine: EngineName = "auto",
@@ -85,9 +92,7 @@ class SaliencyPipeline:
         allow_pickle: bool = False,
     ) -> SaliencyPipeline:
         """The pipeline of a source of weights; arguments as for the class and for `U2Net.from_pretrained`."""
-        from .model import U2Net
-
-        model = U2Net.from_pretrained(
+        found = resolve(
             source,
             revision=revision,
             token=token,
@@ -96,7 +101,7 @@ class SaliencyPipeline:
             allow_pickle=allow_pickle,
         )
         return cls(
-            model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+            found, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
         )
 
     @property
@@ -144,12 +149,18 @@ class SaliencyPipeline:
                 batch = []
         yield from self.run(batch, side_outputs=side_outputs)
 
-    def prepare(self, image: ImageSource, *, name: str | None = None) -> Prepared:
+    def prepare(self, image: ImageSource, *, name: str | None = None, map_only: bool = False) -> Prepared:
         """The first third of the way: a photo, decoded, and what the network will see of it.
 
         `prepare`, `run` and the methods of `SaliencyResult` may each run in a thread of their own.
+
+        Args:
+            image: what `image.load` takes.
+            name: what to call it in messages, where it has no name of its own.
+            map_only: no colours are wanted, so that a large JPEG is decoded smaller, several times faster.
+                Its map has the photo's full size and differs by what a resize in two steps makes.
         """
-        photo = im.load(image, name=name)
+        photo = im.load(image, name=name, enough=_DRAFT * max(self.config.input_size) if map_only else None)
         return Prepared(photo, im.preprocess(photo, self.config))
 
     def run(self, batch: Sequence[Prepared], *, side_outputs: bool = False) -> Iterator[SaliencyResult]:
@@ -214,8 +225,12 @@ class SaliencyResult:
 
         With several classes it is what is not background (class 0), without min–max.
         """
-        minmax = "never" if self._fused.shape[0] > 1 else self.config.minmax
-        return im.postprocess(self.probability, self.size, minmax=minmax)
+        return im.resize(self._normalised, self.size)
+
+    @cached_property
+    def _normalised(self) -> NDArray[np.float32]:
+        """The saliency at the network's own size."""
+        return im.normalise(self.probability, "never" if self._fused.shape[0] > 1 else self.config.minmax)
 
     @cached_property
     def side_outputs(self) -> tuple[NDArray[np.float32], ...] | None:
@@ -259,7 +274,7 @@ class SaliencyResult:
             mask = Image.fromarray(self.labels).convert("P")
             mask.putpalette(im.palette())
             return mask
-        return Image.fromarray(_to_uint8(self._matte(threshold)))
+        return Image.fromarray(self._grey_matte(threshold))
 
     def alpha(self, threshold: float | None = None) -> Image.Image:
         """What the cutout shows: the mask times the photo's own alpha, mode L.
@@ -267,6 +282,8 @@ class SaliencyResult:
         Args:
             threshold: from 0 to 1 for a hard edge; None for a soft one.
         """
+        if self.photo.alpha is None:
+            return Image.fromarray(self._grey_matte(threshold))
         return Image.fromarray(_to_uint8(self._visible(threshold)))
 
     def cutout(self, threshold: float | None = None, *, clean_edges: bool = False) -> Image.Image:
@@ -274,7 +291,7 @@ class SaliencyResult:
 
         Args:
             threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `image.clean_edges`.
+            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
         """
         picture = self._colours(threshold, clean_edges).copy()
         picture.putalpha(self.alpha(threshold))
@@ -289,7 +306,7 @@ class SaliencyResult:
             background: a colour ("white", "#ff8800", (255, 136, 0)), "blur" for the photo's own background
                 out of focus, or a picture (`Path`, PIL image, array), scaled and cropped to the photo's size.
             threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `image.clean_edges`.
+            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
 
         Raises:
             ValueError: it is none of those.
@@ -325,6 +342,13 @@ class SaliencyResult:
         hard = self.saliency >= _checked(threshold)
         return np.asarray(hard, np.float32)
 
+    def _grey_matte(self, threshold: float | None) -> NDArray[np.uint8]:
+        """The matte in 8 bits: uint8 (H, W)."""
+        if threshold is None:
+            return im.to_grey(self._normalised, self.size)
+        hard = self.saliency >= _checked(threshold)
+        return np.where(hard, np.uint8(255), np.uint8(0))
+
     def _visible(self, threshold: float | None) -> NDArray[np.float32]:
         matte = self._matte(threshold)
         if self.photo.alpha is None:
@@ -332,10 +356,14 @@ class SaliencyResult:
         return np.multiply(matte, np.asarray(self.photo.alpha, np.float32) / 255, dtype=np.float32)
 
     def _colours(self, threshold: float | None, clean_edges: bool) -> Image.Image:
+        if self.photo.full_size is not None:
+            raise ValueError(
+                f"{self.photo.name} was read with map_only, smaller than it is; a cutout needs all its pixels"
+            )
         if not clean_edges:
             return self.photo.rgb
         # the network's matte alone: where the photo has an alpha of its own, its colours are clean already
-        return im.clean_edges(self.photo.rgb, Image.fromarray(_to_uint8(self._matte(threshold))))
+        return backgrounds.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
 
     def _with_profile(self, picture: Image.Image) -> Image.Image:
         # nothing but the profile: EXIF with its GPS position, or a palette's transparency, stay behind
@@ -347,8 +375,8 @@ class SaliencyResult:
         if not isinstance(background, str | tuple):
             return ImageOps.fit(im.load(background, name="background").on((255, 255, 255)), size)
         if background == "blur":
-            return im.blur_background(self.photo.on((255, 255, 255)), self.alpha())
-        return Image.new("RGB", size, im.parse_colour(background))
+            return backgrounds.blur_background(self.photo.on((255, 255, 255)), self.alpha())
+        return Image.new("RGB", size, backgrounds.parse_colour(background))
 
 
 def class_index(config: U2NetConfig, label: int | str) -> int:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .image import Photo
     from .model import U2Net
+    from .precision import Precision
 
 Maps: TypeAlias = "tuple[NDArray[np.float32], ...]"
 
@@ -65,6 +66,7 @@ class SharedEngine:
     def __init__(self, engine: Engine, *, zero_gpu: bool = False) -> None:
         self.config: U2NetConfig = engine.config
         self.name: str = engine.name
+        self.precision: Precision = engine.precision
         self.device: str = "ZeroGPU" if zero_gpu else engine.device
         self.seconds = 0.0
         """How long the network took for the last batch."""

@@ -1,0 +1,94 @@
+"""Keeping chosen layers of an OpenVINO graph in float32 while the rest is calculated in bfloat16.
+
+OpenVINO's CPU plugin leaves nodes alone that are marked as "precise", a mark that Python cannot set: it has
+to come with the file. So the graph goes through a file, and the marks are written into it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from openvino import Core, Model
+
+
+def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
+    """The graph with marks on convolutions and on all that carries their values on.
+
+    Args:
+        core: reads the marked graph.
+        model: changed in place.
+        names: official ones of the convolutions, e.g. "stage2d.rebnconv1d".
+    """
+    _restate_resizes(model)
+    with tempfile.TemporaryDirectory(prefix="u2net-") as folder:
+        path = Path(folder, "graph.xml")
+        _serialize(model, path)
+        graph = ElementTree.parse(path).getroot()
+        _mark(graph, names)
+        marked = ElementTree.tostring(graph)
+        weights = path.with_suffix(".bin").read_bytes()
+    # read from memory: a graph of a file would need that file as long as it lives
+    from openvino import Tensor
+
+    return core.read_model(marked, Tensor(np.frombuffer(weights, np.uint8)))
+
+
+def _serialize(model: Model, path: Path) -> None:
+    from openvino import serialize
+
+    serialize(model, path)
+
+
+def _restate_resizes(model: Model) -> None:
+    """Interpolate in its older form: the plugin turns newer ones into it, and loses their marks."""
+    from openvino import opset13
+    from openvino.utils.node_factory import NodeFactory
+
+    factory = NodeFactory("opset4")
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Interpolate":
+            continue
+        scales, axes = np.ones(4, np.float32), np.arange(4)
+        inputs = [node.input_value(0), node.input_value(1), opset13.constant(scales), opset13.constant(axes)]
+        older = factory.create("Interpolate", inputs, node.get_attributes())
+        older.set_friendly_name(node.get_friendly_name())
+        node.output(0).replace(older.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
+    """Mark the convolutions, and what is behind each up to the next convolutions, these included."""
+    layers = {layer.get("id", ""): layer for layer in graph.iter("layer")}
+    behind: dict[str, list[str]] = {number: [] for number in layers}
+    for edge in graph.iter("edge"):
+        behind[edge.get("from-layer", "")].append(edge.get("to-layer", ""))
+    chosen = {
+        number
+        for number, layer in layers.items()
+        if layer.get("type") == "Convolution"
+        and layer.get("name", "").removesuffix("/WithoutBiases") in names
+    }
+    marked: set[str] = set()
+    waiting = list(chosen)
+    while waiting:
+        number = waiting.pop()
+        if number in marked or layers[number].get("type") == "ShapeOf":
+            continue
+        marked.add(number)
+        if number in chosen or layers[number].get("type") != "Convolution":
+            waiting += behind[number]
+    for number in marked:
+        layer = layers[number]
+        info = layer.find("rt_info")
+        if info is None:
+            info = ElementTree.Element("rt_info")
+            data = layer.find("data")
+            layer.insert(0 if data is None else 1, info)
+        ElementTree.SubElement(info, "attribute", name="precise", version="0")
