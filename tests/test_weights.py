@@ -48,3 +48,12 @@ def test_they_score_on_ecssd_what_their_results_say(shared: Path) -> None:
     assert said.measured
     assert said.n == found.n == 100
     assert dict(found.scores) == pytest.approx(dict(said.scores), abs=1e-3)
+
+
+def test_the_readme_has_their_scores() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    for name, dataset in Results.load(FOLDER / "results.json").datasets.items():
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| {name} |")]
+        found = [float(cell) for cell in row.strip("| ").split("|")[1:]]
+        measures = ("max_f", "mae", "weighted_f", "s_measure", "max_e", "relaxed_boundary_f")
+        assert found == pytest.approx([dataset.n, *(dataset.scores[name] for name in measures)], abs=5.1e-5)
