@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_a_bad_file_makes_exit_code_1_and_a_summary(u2net: Callable[..., Result]
     bad, odd, summary = done.stderr.splitlines()
     assert "b.png is not a picture" in bad
     assert r"c\nd.png is empty" in odd
-    assert summary == "u2net: 1 written, 2 failed on cpu"
+    assert re.fullmatch(r"u2net: 1 written, 2 failed on cpu, (torch|onnxruntime|openvino), exact", summary)
     assert tree(tmp_path / "out") == ["a.png"]
 
 
@@ -109,7 +110,8 @@ def test_json_reports_on_every_file(u2net: Callable[..., Result], tmp_path: Path
     done = u2net("mask", tmp_path / "in", "--out", tmp_path / "out", "--json")
     report = json.loads(done.stdout)
     assert (report["written"], report["skipped"], report["failed"]) == (1, 0, 1)
-    assert report["device"] == "cpu"
+    assert (report["device"], report["precision"]) == ("cpu", "exact")
+    assert report["engine"] in ("torch", "onnxruntime", "openvino")
     good, bad = report["files"]
     assert (good["source"], good["status"]) == (str(tmp_path / "in/a.png"), "written")
     assert (good["target"], good["size"]) == (str(tmp_path / "out/a.png"), [16, 24])
@@ -251,3 +253,11 @@ def test_ctrl_c_stops_the_command_and_leaves_whole_files_only(weights: Path, tmp
     assert all(name.endswith(".png") and not name.startswith(".") for name in made)
     for name in made:
         opened(out / name)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_engine_and_precision_are_those_asked_for(tmp_path: Path, engine: str) -> None:
+    source = photo(tmp_path / "a.png")
+    words = ["mask", str(source), "--engine", engine, "--precision", "exact", "--device", "cpu", "--json"]
+    report = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)
+    assert (report["engine"], report["precision"]) == (engine, "exact")

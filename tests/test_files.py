@@ -432,7 +432,8 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(tiny: SaliencyPipel
     original = tiny_batches.engine
 
     class Intruder:
-        config, name, device = original.config, original.name, original.device
+        config, name = original.config, original.name
+        device, precision = original.device, original.precision
 
         def __call__(self, batch: np.ndarray, *, side_outputs: bool = False) -> tuple[np.ndarray, ...]:
             (tmp_path / "out").mkdir(exist_ok=True)

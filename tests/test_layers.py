@@ -18,7 +18,7 @@ PACKAGE = Path(u2net_hub.__file__).parent
 # A module imports only from rows above its own.
 ROWS = """
 config results pairing sheet metrics loss record theme guarding checkpoints options openvino_precision
-layout image card recipes remote backgrounds png
+layout image card recipes remote backgrounds png counting bench_machine
 graph onnx_graph publishing process
 convert deploying
 hub
@@ -26,15 +26,15 @@ model data
 precision
 checking batches building
 graph_engines torch_engine
-engine validation
-exporting timm
+engine validation quantising
+exporting timm bench_results
 pipeline
 files evaluation
-serving training benchmark
-showing rehearsal
-tabs
+serving training bench_process
+showing rehearsal bench_folders
+tabs benchmark
 demo
-photo_verbs training_verbs weights_verbs
+photo_verbs training_verbs weights_verbs speed_verbs
 cli
 __main__
 """
@@ -47,8 +47,10 @@ PUBLIC = {
     "TrainConfig": isclass,
     "U2Net": isclass,
     "U2NetConfig": isclass,
+    "benchmark_engines": isfunction,
     "check_dataset": isfunction,
     "evaluate": isfunction,
+    "export": isfunction,
     "list_models": isfunction,
     "run_files": isfunction,
     "train": isfunction,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .benchmark import benchmark_engines as benchmark_engines
     from .checking import check_dataset as check_dataset
     from .config import U2NetConfig as U2NetConfig
     from .data import SaliencyDataset as SaliencyDataset
     from .evaluation import evaluate as evaluate
+    from .exporting import export as export
     from .files import run_files as run_files
     from .hub import list_models as list_models
     from .model import U2Net as U2Net
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from .training import train as train
 
 _HOME = {
+    "benchmark_engines": "benchmark",
     "evaluate": "evaluation",
+    "export": "exporting",
     "check_dataset": "checking",
     "SaliencyDataset": "data",
     "train": "training",
@@ -42,8 +46,10 @@ __all__ = [
     "U2Net",
     "U2NetConfig",
     "__version__",
+    "benchmark_engines",
     "check_dataset",
     "evaluate",
+    "export",
     "list_models",
     "run_files",
     "train",

@@ -13,8 +13,9 @@ import typer
 from . import __version__
 from .options import Device
 from .photo_verbs import cutout, mask
+from .speed_verbs import bench
 from .training_verbs import check_data, eval_, train
-from .weights_verbs import card, convert, download, info, list_, push
+from .weights_verbs import card, convert, download, export, info, list_, push
 
 app = typer.Typer(
     name="u2net",
@@ -69,9 +70,11 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": eval_,
     "check-data": check_data,
+    "bench": bench,
     "list": list_,
     "info": info,
     "convert": convert,
+    "export": export,
     "download": download,
     "card": card,
     "push": push,

@@ -83,6 +83,10 @@ class Summary:
     files: tuple[FileReport, ...]
     device: str
     """Where the network ran."""
+    engine: str
+    """What ran it, e.g. "openvino"."""
+    precision: str
+    """How: "exact", "fast" or "int8"."""
 
     def count(self, status: Status) -> int:
         """How many were "written", "skipped" or "failed"."""
@@ -176,7 +180,8 @@ def run_files(
         reports.append(report)
         if on_file is not None:
             on_file(report, len(jobs))
-    return Summary(tuple(reports), pipeline.device)
+    engine = pipeline.engine
+    return Summary(tuple(reports), engine.device, engine.name, engine.precision)
 
 
 def _check(options: _Options) -> None:

@@ -21,7 +21,7 @@ from .config import U2NetConfig
 from .graph import INPUT_NAME, SMALLEST, build_graph, fold, output_names
 from .hub import Source, write_files
 from .layout import fit
-from .openvino_precision import keep_in_float32
+from .openvino_precision import METADATA, keep_in_float32
 from .precision import Precision, sensitive_convolutions
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 
-_METADATA = "framework"  # where OpenVINO puts the metadata of an ONNX file, and keeps it in an .xml
 _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
@@ -60,7 +59,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, source: U2Net | Source, device: str = "auto", precision: Precision = "exact") -> None:
-        ort = _import_runtime("onnxruntime", "onnx")
+        ort = import_runtime("onnxruntime", "onnx")
         if precision == "fast":
             logger.warning("onnxruntime calculates in float32: precision is 'exact'")
         self.precision: Precision = "exact"
@@ -120,7 +119,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, source: U2Net | Source, device: str = "auto", precision: Precision = "exact") -> None:
-        ov = _import_runtime("openvino", "openvino")
+        ov = import_runtime("openvino", "openvino")
         self._core = ov.Core()
         self.device = "cpu" if device == "auto" else device
         if self.device.upper().partition(".")[0] not in (
@@ -174,7 +173,7 @@ class OpenVinoEngine:
 
     def _said(self, key: str) -> str:
         """An entry of the graph's metadata."""
-        return str(self._model.get_rt_info([_METADATA, key]).value)
+        return str(self._model.get_rt_info([METADATA, key]).value)
 
     def _capabilities(self) -> list[str]:
         device = self.device.upper()
@@ -211,7 +210,7 @@ def read_openvino(core: openvino.Core, path: Path) -> openvino.Model:
         model = core.read_model(path)
     except RuntimeError as e:
         raise ValueError(f"{path} is no OpenVINO model that can be read: {e}") from e
-    if not model.has_rt_info([_METADATA, "config"]):
+    if not model.has_rt_info([METADATA, "config"]):
         raise ValueError(
             f"{path} is an OpenVINO model, but none of this library: it holds no config; export the weights "
             "anew: u2net export --model SOURCE --format openvino --out FILE.xml"
@@ -239,7 +238,7 @@ def _metadata(path: Path) -> dict[str, str]:
     try:
         import onnx
     except ImportError:
-        ort = _import_runtime("onnxruntime", "onnx")
+        ort = import_runtime("onnxruntime", "onnx")
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return dict(ort.InferenceSession(path, options).get_modelmeta().custom_metadata_map)
@@ -359,7 +358,8 @@ def _check_size(engine: OnnxRuntimeEngine | OpenVinoEngine) -> None:
         )
 
 
-def _import_runtime(package: str, extra: str) -> Any:
+def import_runtime(package: str, extra: str) -> Any:
+    """The package, or an ImportError that says how to install it."""
     from importlib import import_module
 
     try:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from openvino import Core, Model
 
 
+METADATA = "framework"
+"""Where OpenVINO puts the metadata of an ONNX file, and keeps it in an .xml."""
+WITHOUT_BIAS = "/WithoutBiases"
+"""What OpenVINO appends to the name of a convolution whose bias it makes a node of its own."""
+
+
 def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
     """The graph with marks on convolutions and on all that carries their values on.
 
@@ -72,8 +78,7 @@ def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
     chosen = {
         number
         for number, layer in layers.items()
-        if layer.get("type") == "Convolution"
-        and layer.get("name", "").removesuffix("/WithoutBiases") in names
+        if layer.get("type") == "Convolution" and layer.get("name", "").removesuffix(WITHOUT_BIAS) in names
     }
     marked: set[str] = set()
     waiting = list(chosen)

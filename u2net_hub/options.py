@@ -21,6 +21,17 @@ Model = Annotated[
     str, typer.Option(help="Weights: a bundled name, a folder, a file, or org/name[@revision] on the Hub.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+EngineChoice = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto takes the fastest that is installed."),
+]
+PrecisionChoice = Annotated[
+    Literal["exact", "fast", "int8"],
+    typer.Option(
+        "--precision",
+        help="exact: float32. fast: 16 bit where the hardware has it. int8: a file that was exported so.",
+    ),
+]
 Token = Annotated[
     str | None, typer.Option(help="Better not here, where others may see it: hf auth login, or HF_TOKEN.")
 ]

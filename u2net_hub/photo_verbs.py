@@ -15,12 +15,14 @@ from .options import (
     ClassName,
     Crop,
     Device,
+    EngineChoice,
     FileFormat,
     Inputs,
     MinMax,
     Model,
     Out,
     Overwrite,
+    PrecisionChoice,
     SkipExisting,
     Threshold,
     watched,
@@ -46,6 +48,8 @@ def cutout(
     label: ClassName = None,
     minmax: MinMax = None,
     device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -57,7 +61,9 @@ def cutout(
 
     existing = _existing(overwrite, skip_existing)
     _check_streams(inputs, out, json_)
-    pipeline = SaliencyPipeline.from_pretrained(model, device=device, batch_size=batch_size, minmax=minmax)
+    pipeline = SaliencyPipeline.from_pretrained(
+        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+    )
     summary = run_files(
         pipeline,
         inputs,
@@ -85,6 +91,8 @@ def mask(
     label: ClassName = None,
     minmax: MinMax = None,
     device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
@@ -96,7 +104,9 @@ def mask(
 
     existing = _existing(overwrite, skip_existing)
     _check_streams(inputs, out, json_)
-    pipeline = SaliencyPipeline.from_pretrained(model, device=device, batch_size=batch_size, minmax=minmax)
+    pipeline = SaliencyPipeline.from_pretrained(
+        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+    )
     summary = run_files(
         pipeline,
         inputs,
@@ -145,13 +155,15 @@ def _finish(summary: Summary, as_json: bool) -> None:
     counts = {status: summary.count(status) for status in ("written", "skipped", "failed")}
     if as_json:
         files = [asdict(report) for report in summary.files]
-        typer.echo(json.dumps({"device": summary.device, **counts, "files": files}, indent=2))
+        ran = {"device": summary.device, "engine": summary.engine, "precision": summary.precision}
+        typer.echo(json.dumps({**ran, **counts, "files": files}, indent=2))
     for report in summary.files:
         if report.error is not None:
             typer.echo(f"u2net: {_one_line(report.error)}", err=True)
     if len(summary.files) > 1 and (counts["failed"] or watched()):
         done = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        typer.echo(f"u2net: {done} on {summary.device}", err=True)
+        how = f"{summary.device}, {summary.engine}, {summary.precision}"
+        typer.echo(f"u2net: {done} on {how}", err=True)
     if counts["failed"]:
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .options import BatchSize, Device, Images, Masks, watched
+from .options import BatchSize, Device, EngineChoice, Images, Masks, PrecisionChoice, watched
 
 
 def train(
@@ -187,6 +187,8 @@ def eval_(
     ] = None,
     hce: Annotated[bool, typer.Option("--hce", help="The human correction effort too, for DIS.")] = False,
     device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that score beside the network; else one per core.")
@@ -217,7 +219,9 @@ def eval_(
         if not is_maps:
             from .pipeline import SaliencyPipeline
 
-            pipeline = SaliencyPipeline.from_pretrained(source, device=device, batch_size=batch_size)
+            pipeline = SaliencyPipeline.from_pretrained(
+                source, device=device, engine=engine, precision=precision, batch_size=batch_size
+            )
             number = pipeline.config.out_channels if pipeline.config.out_channels > 1 else None
         roots: Sequence[str | None] = data or [None]
         datasets = [SaliencyDataset(each, images=images, masks=masks, classes=number) for each in roots]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .options import License, Picture, ResultsFile, Token
+from .options import License, Overwrite, Picture, ResultsFile, Token
 
 
 def list_() -> None:
@@ -72,6 +72,44 @@ def convert(
     given = None if config is None else U2NetConfig.load(config)
     network = U2Net.from_pretrained(model, config=given, allow_pickle=allow_pickle)
     typer.echo(network.save_pretrained(out, dtype=dtype))  # type: ignore[arg-type]  # checked there
+
+
+def export(
+    model: Annotated[str, typer.Option(help="Weights: any source.")],
+    out: Annotated[Path, typer.Option(help="The file: .onnx, or .xml, beside which a .bin comes to lie.")],
+    format_: Annotated[
+        Literal["onnx", "openvino"] | None, typer.Option("--format", help="Else by the suffix of --out.")
+    ] = None,
+    all_outputs: Annotated[
+        bool, typer.Option("--all-outputs", help="The six side outputs too, not the fused one alone.")
+    ] = False,
+    precision: Annotated[
+        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO and calibrated on --data.")
+    ] = "exact",
+    data: Annotated[
+        Path | None, typer.Option(help="For int8: a folder of photos like those that it is for.")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read a .pth where there is nothing else.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a file that runs elsewhere, without torch: checked against torch before it is written."""
+    from .exporting import export
+    from .hub import resolve
+
+    source = resolve(model, allow_pickle=allow_pickle)
+    typer.echo(
+        export(
+            source,
+            out,
+            format=format_,
+            side_outputs=all_outputs,
+            precision=precision,
+            data=data,
+            overwrite=overwrite,
+        )
+    )
 
 
 def download(
