@@ -89,7 +89,10 @@ def load(address: str, pid: int, *, requests: int, visitors: int, model: str) ->
         gathered = threading.Barrier(visitors)
 
         def arrive() -> None:
-            local.client = Client(address, verbose=False, download_files=str(folder))
+            # httpx gives up after 5 seconds, which a busy machine takes to read what all send at once
+            local.client = Client(
+                address, verbose=False, download_files=str(folder), httpx_kwargs={"timeout": 120}
+            )
             gathered.wait(timeout=120)
 
         def ask(number: int) -> None:
@@ -106,7 +109,10 @@ def load(address: str, pid: int, *, requests: int, visitors: int, model: str) ->
                 done = len(report.seconds) + len(report.failures)
                 if done % max(1, requests // 10) == 0:
                     report.memory.append(resident(pid))
-                    print(f"{done} of {requests}, {report.memory[-1]:.0f} MiB", file=sys.stderr, flush=True)
+                    failed = len(report.failures)
+                    print(
+                        f"{done} of {requests}, {failed} failed, {report.memory[-1]:.0f} MiB", file=sys.stderr
+                    )
 
         order = list(range(requests))
         random.Random(0).shuffle(order)

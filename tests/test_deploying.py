@@ -128,6 +128,11 @@ def test_the_wheel_records_the_hash_of_each_file(wheel: dict[str, bytes]) -> Non
         assert int(size) == len(wheel[path])
 
 
+def test_the_screenshots_of_the_readme_stay_where_they_are(wheel: dict[str, bytes]) -> None:
+    assert len(list((ROOT / "space").glob("screenshot-*.webp"))) == 2
+    assert not [name for name in [*wheel, *space_files("org/demo")] if "screenshot" in name]
+
+
 def test_the_same_files_give_the_same_wheel() -> None:
     assert installed_wheel() == installed_wheel()
 

@@ -331,7 +331,7 @@ def test_inside_shows_the_side_outputs_coarse_to_fine_and_the_fused_map(
     for (picture, _), expected in zip(pictures[:-1], reversed(result.side_outputs), strict=True):
         assert same(picture, Image.fromarray(np.rint(expected * 255).astype(np.uint8)))
     assert [caption for _, caption in pictures] == [
-        "Side 6, the coarsest", "Side 5", "Side 4", "Side 3", "Side 2", "Side 1, the finest", "Fused",
+        "Side 6, coarsest", "Side 5", "Side 4", "Side 3", "Side 2", "Side 1, finest", "Fused",
     ]  # fmt: skip
     fused = np.asarray(pictures[-1][0], np.float32) / 255
     assert np.abs(fused - np.asarray(Image.fromarray(result.probability).resize((451, 300)))).mean() < 0.01

@@ -82,7 +82,7 @@ def build(models: serving.Models, folder: str | Path) -> gr.Blocks:
                 ("Batch", page.batch),
                 ("Your model", page.your_model),
             ):
-                with gr.Tab(name, id=name):
+                with gr.Tab(name, id=name, elem_id=f"tab-{name.split()[0].lower()}"):
                     lay_out()
         with gr.Accordion("Use it from code", open=False):
             gr.Markdown(f"```python\n{snippet()}```\nAll calls: see the API page, linked below.")
@@ -274,7 +274,7 @@ class _Page:
                     elem_id="your-source",
                 )
                 load = gr.Button("Load", elem_id="your-load")
-                about = gr.HTML(elem_id="your-about")
+                about = gr.HTML(theme.say("No model loaded yet."), elem_id="your-about")
                 photo = self._photo("your-photo")
                 go = gr.Button("Cut out with it", variant="primary", elem_id="your-go")
             with gr.Column(min_width=320):

@@ -48,7 +48,7 @@ def space_files(repo_id: str, *, branch: str = "main") -> dict[str, bytes]:
     """
     from huggingface_hub import constants
 
-    files = {path.name: path.read_bytes() for path in sorted(shipped("space").iterdir()) if path.is_file()}
+    files = {path.name: path.read_bytes() for path in _files(shipped("space"))}
     name, wheel = installed_wheel()
     # the builder of a Space sees requirements.txt and no other file, so the wheel goes by its address
     address = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/{branch}/{name}"
@@ -169,7 +169,12 @@ def installed_wheel() -> tuple[str, bytes]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    """The files of a folder, without what Python leaves there and without the README's screenshots."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".webp"
+    ]
 
 
 def _digest(data: bytes) -> str:

@@ -168,8 +168,8 @@ class Tabs:
         maps = [*reversed(result.side_outputs or ()), im.resize(result.probability, result.size)]
         captions = [f"Side {len(maps) - 1 - i}" for i in range(len(maps) - 1)] + ["Fused"]
         if len(maps) > 2:
-            captions[0] += ", the coarsest"
-            captions[-2] += ", the finest"
+            captions[0] += ", coarsest"
+            captions[-2] += ", finest"
         alone = view == "map alone"
         pictures = [grey(each) if alone else heat(result.photo, each) for each in maps]
         return list(zip(pictures, captions, strict=True)), answer.facts()

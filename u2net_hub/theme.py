@@ -72,7 +72,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_background_fill_hover_dark="*primary_700",
         button_primary_text_color="#ffffff",
         button_border_width="1px",
         button_primary_border_color="*primary_600",
@@ -90,13 +90,16 @@ def theme() -> gr.themes.Base:
     )
 
 
+# Gradio puts its container before the first selector of a rule under .dark alone: one selector in each
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container > .main { padding: 14px clamp(14px, 3vw, 32px) 0 !important; }
 .html-container { padding: 0 !important; }
 footer .divider { display: none; }
 .masthead { display: flex; align-items: center; gap: 14px; flex-wrap: wrap; padding: 10px 2px 2px; }
-.masthead svg { width: 46px; height: 46px; flex: none; color: var(--primary-600); }
-.dark .masthead svg { color: var(--primary-400); }
+.masthead svg { width: 46px; height: 46px; flex: none; }
+.masthead path { color: var(--primary-600) !important; }
+.dark .masthead path { color: var(--primary-400) !important; }
 .masthead h1 { font-size: 1.75rem; line-height: 1.1; font-weight: 700; letter-spacing: -0.01em; margin: 0;
   color: var(--body-text-color); }
 .masthead p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
@@ -120,6 +123,7 @@ table.ledger tr { border: 0 !important; }
   height: auto !important; min-height: 0 !important; max-height: none !important; }
 .gallery-container .grid-container { padding-top: 26px;
   grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; align-items: start; }
+#inside-maps .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
 .gallery-container .thumbnail-item { aspect-ratio: auto !important; height: auto !important; }
 .gallery-container .thumbnail-item img { width: 100% !important; height: auto !important; }
 .dark button[role="tab"][aria-selected="true"] { color: var(--primary-400) !important; }
@@ -130,20 +134,24 @@ table.ledger th, table.ledger td { text-align: left; padding: 7px 10px; overflow
 table.ledger td.figure { text-align: right; font-family: var(--font-mono); white-space: nowrap; }
 table.ledger th.figure { text-align: right; }
 table.ledger thead th { color: var(--body-text-color-subdued); font-weight: 700; font-size: 0.82rem; }
-table.ledger .bad { color: #b3261e; }
-.dark table.ledger .bad { color: #ff9d94; }
+table.ledger .bad td { color: #b3261e !important; }
+.dark table.ledger .bad td { color: #ff9d94 !important; }
 .checker img.fixed, .checker .thumbnail-item {
   background: repeating-conic-gradient(#e9e4dc 0 25%, #fbf9f6 0 50%) 0 0 / 20px 20px !important; }
-.dark .checker img.fixed, .dark .checker .thumbnail-item {
+.dark .checker img.fixed {
   background: repeating-conic-gradient(#332d29 0 25%, #24201d 0 50%) 0 0 / 20px 20px !important; }
+.dark .checker .thumbnail-item {
+  background: repeating-conic-gradient(#332d29 0 25%, #24201d 0 50%) 0 0 / 20px 20px !important; }
+.gallery-item .container.gallery { width: 64px !important; height: 64px !important; }
 .credit { font-size: 0.82rem; color: var(--body-text-color-subdued); margin: 0 2px; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 2px; }
 @media (max-width: 640px) {
-  .gradio-container .main { padding: 14px !important; }
+  .tab-container button { padding: 0 8px !important; }
   .chips { margin-left: 0; width: 100%; }
   .masthead > div { flex: 1; }
   .masthead h1 { font-size: 1.4rem; }
   .gallery-container .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+  #inside-maps .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   table.ledger th, table.ledger td { padding: 6px 4px; }
 }
 @media (prefers-reduced-motion: reduce) {
