@@ -335,6 +335,10 @@ def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> No
         "b",
         "--device",
         "cpu",
+        "--engine",
+        "torch",
+        "--precision",
+        "fast",
         "--port",
         "7000",
         "--host",
@@ -342,7 +346,9 @@ def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     called.pop("on_ready")
-    assert called == {"models": ["a", "b"], "device": "cpu", "port": 7000, "host": "0.0.0.0"}
+    where = {"host": "0.0.0.0", "port": 7000}
+    how = {"device": "cpu", "engine": "torch", "precision": "fast"}
+    assert called == {"models": ["a", "b"], **how, **where}
 
 
 def test_files_of_visitors_are_gone_when_it_stops(tiny_source: Path, tmp_path: Path) -> None:

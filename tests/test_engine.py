@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -102,6 +103,20 @@ def test_mps_without_mps_is_an_error() -> None:
 def test_an_unknown_device_raises(device: str) -> None:
     with pytest.raises(ValueError, match="unknown device"):
         open_engine(tiny(), device=device)
+
+
+def test_a_compiled_network_gives_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile(function: Callable[..., object], **options: object) -> Callable[..., object]:
+        """A real one takes a minute and a C++ compiler."""
+        compiled.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    (fused,) = open_engine(tiny(), engine="torch", device="cpu", compile=True)(batch())
+    assert compiled == [{"dynamic": False}]
+    assert np.array_equal(fused, TorchEngine(tiny(), "cpu")(batch())[0])
 
 
 def test_an_unknown_engine_raises() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,3 +93,8 @@ def test_the_command_lines_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for made in ("chelsea_cutout.png", "masks/coffee.png", "white/coffee.png", "binary/astronaut.png",
                  "converted/model.safetensors", "scores", "report"):  # fmt: skip
         assert (desk / made).exists(), made
+
+
+def test_the_tables_of_speed_are_those_that_were_measured() -> None:
+    script = [sys.executable, "model_cards/speed.py", "--check"]
+    assert subprocess.run(script, cwd=ROOT, check=False).returncode == 0

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .options import Device
+from .options import Device, EngineChoice, PrecisionChoice
 from .photo_verbs import cutout, mask
 from .speed_verbs import bench
 from .training_verbs import check_data, eval_, train
@@ -53,6 +53,8 @@ def demo(
         typer.Option(help="Weights: any source; may be repeated. Else U2NET_MODELS, else the bundled ones."),
     ] = None,
     device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
     host: Annotated[
         str | None, typer.Option(help="Address to listen on, 0.0.0.0 for all; else this machine alone.")
     ] = None,
@@ -61,7 +63,15 @@ def demo(
     """Serve the demo in the browser: cut out, compare, look inside; stop it with Ctrl-C."""
     from .demo import launch
 
-    launch(model or None, device=device, host=host, port=port, on_ready=typer.echo)
+    launch(
+        model or None,
+        device=device,
+        engine=engine,
+        precision=precision,
+        host=host,
+        port=port,
+        on_ready=typer.echo,
+    )
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import serving  # isort: skip  # goes first: it imports spaces
 
@@ -25,6 +25,10 @@ from . import theme
 from .deploying import shipped
 from .guarding import Guard
 from .tabs import LIMITS, MAX_FILES, Tabs
+
+if TYPE_CHECKING:
+    from .engine import EngineName
+    from .precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -381,6 +385,8 @@ def serve(
     sources: Sequence[str] | None = None,
     *,
     device: str = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "exact",
     host: str | None = None,
     port: int | None = None,
 ) -> Iterator[gr.Blocks]:
@@ -391,6 +397,8 @@ def serve(
     Args:
         sources: the models; None: those of U2NET_MODELS, or the bundled U²-Net†.
         device: as for `SaliencyPipeline`.
+        engine: likewise.
+        precision: likewise.
         host: to listen on; None: GRADIO_SERVER_NAME, or this machine alone.
         port: likewise; None: the first free one from 7860.
 
@@ -401,7 +409,9 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="u2net-demo-") as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
         os.environ["GRADIO_TEMP_DIR"] = folder
-        models = serving.Models(sources or sources_from_environment(), device=device)
+        models = serving.Models(
+            sources or sources_from_environment(), device=device, engine=engine, precision=precision
+        )
         blocks = build(models, folder)
         try:
             blocks.launch(
@@ -437,6 +447,8 @@ def launch(
     sources: Sequence[str] | None = None,
     *,
     device: str = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "exact",
     host: str | None = None,
     port: int | None = None,
     on_ready: Callable[[str], object] = logger.info,
@@ -446,12 +458,14 @@ def launch(
     Args:
         sources: the models.
         device: where they run.
+        engine: what runs them.
+        precision: how.
         host: to listen on.
         port: likewise.
         on_ready: called with the address.
     """
     # as at Ctrl-C, so that visitors' files are removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with serve(sources, device=device, host=host, port=port) as blocks:
+    with serve(sources, device=device, engine=engine, precision=precision, host=host, port=port) as blocks:
         on_ready(str(blocks.local_url))
         blocks.block_thread()

@@ -70,7 +70,7 @@ def _restate_resizes(model: Model) -> None:
 
 
 def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
-    """Mark the convolutions, and what is behind each up to the next convolutions, these included."""
+    """Mark the convolutions, and what is behind each up to the next ones, which read it in 16 bit."""
     layers = {layer.get("id", ""): layer for layer in graph.iter("layer")}
     behind: dict[str, list[str]] = {number: [] for number in layers}
     for edge in graph.iter("edge"):
@@ -84,11 +84,11 @@ def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
     waiting = list(chosen)
     while waiting:
         number = waiting.pop()
-        if number in marked or layers[number].get("type") == "ShapeOf":
+        kind = layers[number].get("type")
+        if number in marked or kind == "ShapeOf" or (kind == "Convolution" and number not in chosen):
             continue
         marked.add(number)
-        if number in chosen or layers[number].get("type") != "Convolution":
-            waiting += behind[number]
+        waiting += behind[number]
     for number in marked:
         layer = layers[number]
         info = layer.find("rt_info")

@@ -49,6 +49,7 @@ class SaliencyPipeline:
         engine: "torch", "onnxruntime", "openvino"; "auto" takes the fastest installed, see `open_engine`.
         precision: "exact", float32; "fast", 16 bit where the hardware has it; "int8", see `open_engine`.
         batch_size: photos that the network sees at once, when it is given many.
+        compile: have torch compile the network, see `open_engine`.
         minmax: in the place of the config's, see `image.postprocess`.
 
     Raises:
@@ -64,11 +65,12 @@ class SaliencyPipeline:
         engine: EngineName = "auto",
         precision: Precision = "exact",
         batch_size: int = 8,
+        compile: bool = False,
         minmax: MinMax | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}, expected a whole number from 1")
-        self.engine = open_engine(model, engine=engine, device=device, precision=precision)
+        self.engine = open_engine(model, engine=engine, device=device, precision=precision, compile=compile)
         config = self.engine.config
         self.config: U2NetConfig = config if minmax is None else config.replace(minmax=minmax)
         """What the photos are prepared with and the maps read with."""
@@ -84,6 +86,7 @@ class SaliencyPipeline:
         engine: EngineName = "auto",
         precision: Precision = "exact",
         batch_size: int = 8,
+        compile: bool = False,
         minmax: MinMax | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -101,7 +104,13 @@ class SaliencyPipeline:
             allow_pickle=allow_pickle,
         )
         return cls(
-            found, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+            found,
+            device=device,
+            engine=engine,
+            precision=precision,
+            batch_size=batch_size,
+            compile=compile,
+            minmax=minmax,
         )
 
     @property

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .config import U2NetConfig
-    from .engine import Engine
+    from .engine import Engine, EngineName
     from .image import Photo
     from .model import U2Net
     from .precision import Precision
@@ -133,14 +133,23 @@ class Models:
     Args:
         sources: what `U2Net.from_pretrained` takes; the first is the one to begin with.
         device: as for `SaliencyPipeline`.
+        engine: likewise; on ZeroGPU it is torch.
+        precision: likewise.
 
     Raises:
         ValueError: there are no sources, or two of one name; or as `U2Net.from_pretrained`.
         OSError: a source cannot be had.
     """
 
-    def __init__(self, sources: Sequence[str], *, device: str = "auto") -> None:
-        self._device = device
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        precision: Precision = "exact",
+    ) -> None:
+        self._device, self._engine, self._precision = device, engine, precision
         self._guests: OrderedDict[str, Model] = OrderedDict()
         self._remembered: OrderedDict[tuple[str, str], tuple[Maps, float]] = OrderedDict()
         self._running, self._inviting = Lock(), Lock()
@@ -226,7 +235,8 @@ class Models:
         zero_gpu = spaces is not None and spaces.config.Config.zero_gpu and not guest
         # what is loaded after the start is not on ZeroGPU's GPU: visitors' models run on the CPU there
         at_hand = "cpu" if guest and spaces is not None and spaces.config.Config.zero_gpu else self._device
-        pipeline = SaliencyPipeline(network, device=at_hand)
+        chosen: EngineName = "torch" if zero_gpu else self._engine
+        pipeline = SaliencyPipeline(network, device=at_hand, engine=chosen, precision=self._precision)
         engine = SharedEngine(pipeline.engine, zero_gpu=zero_gpu)
         pipeline.engine = engine
         loaded = network.loaded_from

@@ -63,6 +63,7 @@ class TorchEngine:
             logger.info("torch.compile takes a minute or more at the first batch of each size")
             self._run = torch.compile(self._forward, dynamic=False)
         self._graphs: dict[tuple[object, ...], _CapturedGraph] = {}
+        self._seen: set[tuple[object, ...]] = set()
         self._uses_graphs = self._device.type == "cuda" and not compile
 
     def __call__(
@@ -70,7 +71,11 @@ class TorchEngine:
     ) -> tuple[NDArray[np.float32], ...]:
         with torch.inference_mode():
             x = torch.from_numpy(batch).to(self._device)
-            return tuple(y.cpu().numpy() for y in self.maps(x, side_outputs=side_outputs))
+            # on a CPU one photo keeps all cores busy, and several together no longer fit into its caches
+            n = 1 if self._device.type == "cpu" else max(len(x), 1)
+            parts = [x[i : i + n] for i in range(0, len(x), n)]
+            maps = [self.maps(part, side_outputs=side_outputs) for part in parts]
+            return tuple(torch.cat(y).cpu().numpy() for y in zip(*maps, strict=True))
 
     def maps(self, x: Tensor, *, side_outputs: bool = False) -> tuple[Tensor, ...]:
         """The maps of a batch that is on the device, there: float32, as for a call of the engine."""
@@ -78,6 +83,9 @@ class TorchEngine:
             if not self._uses_graphs:
                 return self._run(x, side_outputs)
             key = (tuple(x.shape), side_outputs)
+            if key not in self._seen:  # a size that comes once is not worth a graph
+                self._seen.add(key)
+                return self._run(x, side_outputs)
             if key not in self._graphs:
                 if len(self._graphs) == _GRAPHS:
                     del self._graphs[next(iter(self._graphs))]
