@@ -7,6 +7,7 @@ date.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,6 +84,20 @@ def commands(timings: Sequence[FolderTiming]) -> list[str]:
     return grid(["command", "network's input", "seconds (quartiles)", "× rembg", "peak MB"], rows)
 
 
+def training() -> list[str]:
+    """Images per second of each recipe, from what `u2net train --dry-run` said."""
+    text = (FOLDER / "training.txt").read_text(encoding="utf-8")
+    found = re.findall(
+        r"--model (\w+) --recipe (\w+).*?training on cpu, (\w+).*?images/s at +288 +([\d.]+), ([\d.]+)%",
+        text,
+        re.DOTALL,
+    )
+    rows = [
+        [NAMES[model], f"`{recipe}`, {kind}", rate, f"{wait} %"] for model, recipe, kind, rate, wait in found
+    ]
+    return grid(["network", "recipe", "images/s", "time spent waiting for data"], rows)
+
+
 def section() -> str:
     network, folder = load("u2netp"), load("folder")
     timings = [t for name in NAMES for t in load(name).network if t.setup.network == name]
@@ -104,7 +119,11 @@ def section() -> str:
         "",
         *commands(folder.folders),
         "",
-        f"Measured by `u2net bench` on {machine}; {versions}. On a GPU: not measured.",
+        "Training at 288 × 288 px, by `u2net train --dry-run`:",
+        "",
+        *training(),
+        "",
+        f"Measured by `u2net bench` on {machine}; {versions}. On a GPU nothing was measured.",
     ]
     return "\n".join(lines)
 
