@@ -166,6 +166,19 @@ def test_without_the_runtime_the_error_names_the_command(
         export(small(), tmp_path / "net.onnx")
 
 
+def test_an_onnx_file_gives_its_network_back_with_its_config(tmp_path: Path) -> None:
+    network = small(input_size=(64, 48), mean=(0.1, 0.2, 0.3))
+    path = export(network, tmp_path / "net.onnx")
+    again = U2Net.from_pretrained(path)
+    assert again.config == network.config
+    x = noise(2, 3, 48, 40)
+    for found, wanted in zip(expected(again, x), expected(network, x), strict=True):
+        assert np.abs(found - wanted).max() <= CLOSE
+    pipelines = [SaliencyPipeline(path, engine=engine, device="cpu") for engine in ("torch", "onnxruntime")]
+    maps = [pipeline(CAT).saliency for pipeline in pipelines]
+    assert np.abs(maps[0] - maps[1]).max() <= CLOSE
+
+
 def test_an_openvino_file_of_another_maker_is_refused(tmp_path: Path) -> None:
     x = openvino.opset13.parameter([1, 3, 40, 40], np.float32)
     openvino.serialize(openvino.Model([openvino.opset13.relu(x)], [x]), tmp_path / "other.xml")

@@ -19,7 +19,8 @@ PACKAGE = Path(u2net_hub.__file__).parent
 ROWS = """
 config results pairing sheet metrics loss record theme guarding checkpoints options openvino_precision
 layout image card recipes remote backgrounds png counting bench_machine
-graph onnx_graph publishing process
+graph
+onnx_graph publishing process
 convert deploying
 hub
 model data

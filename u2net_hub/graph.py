@@ -133,6 +133,20 @@ def _preprocessing(config: U2NetConfig) -> str:
     )
 
 
+def config_said(metadata: Mapping[str, str], path: object) -> U2NetConfig | None:
+    """The config in the metadata of a file that `build_graph` made; None if it is of another make.
+
+    Raises:
+        ValueError: what is there is no config.
+    """
+    if not {"config", "outputs"} <= metadata.keys():
+        return None
+    try:
+        return U2NetConfig.from_dict(json.loads(metadata["config"]))
+    except ValueError as e:
+        raise ValueError(f"{path} holds a config that cannot be used: {e}") from e
+
+
 def output_names(config: U2NetConfig) -> list[str]:
     """Names of all outputs: fused, then the sides, fine to coarse."""
     return [OUTPUT_NAME, *(f"side{i}" for i in range(1, (len(config.table) + 1) // 2 + 1))]

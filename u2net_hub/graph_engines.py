@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .config import U2NetConfig
-from .graph import INPUT_NAME, SMALLEST, build_graph, fold, output_names
+from .graph import INPUT_NAME, SMALLEST, build_graph, config_said, fold, output_names
 from .hub import Source, write_files
 from .layout import fit
 from .openvino_precision import METADATA, keep_in_float32
@@ -224,13 +224,7 @@ def config_inside(path: Path) -> U2NetConfig | None:
     Raises:
         ValueError: what is there is no config.
     """
-    held = _metadata(path)
-    if not {"config", "outputs"} <= held.keys():
-        return None
-    try:
-        return U2NetConfig.from_dict(json.loads(held["config"]))
-    except ValueError as e:
-        raise ValueError(f"{path} holds a config that cannot be used: {e}") from e
+    return config_said(_metadata(path), path)
 
 
 def _metadata(path: Path) -> dict[str, str]:

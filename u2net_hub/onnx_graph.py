@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import U2NetConfig
+from .graph import config_said
 from .layout import NORM, Expressions, convolutions, fit
 
 if TYPE_CHECKING:
@@ -170,15 +171,17 @@ def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict
 
     Args:
         path: the file.
-        config: what it must fit; None: the tensors' shapes tell.
+        config: what it must fit; None: the one that `export` left in the file, else the tensors' shapes tell.
 
     Raises:
         ValueError: the file is damaged, or its graph is not that of the network.
         ImportError: onnx is not installed.
     """
     number = Expressions()
-    expected = convolutions(config or U2NetConfig(), number)  # the published variants differ in widths only
     graph = _Graph(path, number)
+    if config is None:
+        config = config_said({entry.key: entry.value for entry in graph.model.metadata_props}, path)
+    expected = convolutions(config or U2NetConfig(), number)  # the published variants differ in widths only
     if graph.convs.keys() != expected.keys():
         known = len(graph.convs.keys() & expected.keys())
         raise graph.wrong(

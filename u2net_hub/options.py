@@ -32,6 +32,7 @@ PrecisionChoice = Annotated[
         help="exact: float32. fast: 16 bit where the hardware has it. int8: a file that was exported so.",
     ),
 ]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Take a .pth where there is nothing else.")]
 Token = Annotated[
     str | None, typer.Option(help="Better not here, where others may see it: hf auth login, or HF_TOKEN.")
 ]

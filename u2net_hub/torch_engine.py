@@ -73,7 +73,7 @@ class TorchEngine:
             x = torch.from_numpy(batch).to(self._device)
             # on a CPU one photo keeps all cores busy, and several together no longer fit into its caches
             n = 1 if self._device.type == "cpu" else max(len(x), 1)
-            parts = [x[i : i + n] for i in range(0, len(x), n)]
+            parts = [x[i : i + n] for i in range(0, max(len(x), 1), n)]
             maps = [self.maps(part, side_outputs=side_outputs) for part in parts]
             return tuple(torch.cat(y).cpu().numpy() for y in zip(*maps, strict=True))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import License, Overwrite, Picture, ResultsFile, Token
+from .options import AllowPickle, License, Overwrite, Picture, ResultsFile, Token
 
 
 def list_() -> None:
@@ -22,9 +22,7 @@ def list_() -> None:
 def info(
     model: Annotated[str, typer.Option(help="A bundled name, a folder, a file, or org/name on the Hub.")],
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read a .pth where there is nothing else.")
-    ] = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Describe a checkpoint: variant, parameters, precision, hash, config, and what made it."""
     from .hub import load_network, resolve
@@ -61,9 +59,7 @@ def convert(
     config: Annotated[
         Path | None, typer.Option(help="A config.json, for a file that comes without one.")
     ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read a .pth where there is nothing else.")
-    ] = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Turn any source of weights into a folder laid out as a Hub repo."""
     from .config import U2NetConfig
@@ -89,9 +85,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="For int8: a folder of photos like those that it is for.")
     ] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Read a .pth where there is nothing else.")
-    ] = False,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a file that runs elsewhere, without torch: checked against torch before it is written."""
@@ -118,9 +112,7 @@ def download(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     token: Token = None,
     cache_dir: Annotated[Path | None, typer.Option(help="In the place of the Hub's cache folder.")] = None,
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Take a .pth where there is nothing else.")
-    ] = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Fetch a model from the Hub, for loading it offline; say in which folder it is."""
     from . import hub
