@@ -6,7 +6,6 @@ import random
 import sys
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -509,21 +508,40 @@ def test_tampered_weight_in_the_network_is_found(
         check_onnx(path, network, network.config)
 
 
-def test_rounding_that_large_weights_amplify_is_no_difference(
+class OffInOnePixel(nn.Module):
+    """A network whose fused map is off by a known amount in one pixel, on every processor alike.
+
+    Where it is off in float32 only, the amount is what rounding does in networks with large weights.
+    """
+
+    def __init__(self, network: U2Net, *, in_float64: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.in_float64 = in_float64
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        fused, *sides = self.network(x)
+        if x.dtype == torch.float32 or self.in_float64:
+            fused = fused.clone()
+            fused.view(-1)[fused.abs().argmin()] += 0.01  # about .0025 of the map, 25 times the tolerance
+        return fused, *sides
+
+
+def test_difference_that_float32_itself_makes_is_accepted(
     exported: Callable[..., onnx.ModelProto], save: Callable[[onnx.ModelProto], Path]
 ) -> None:
-    model = exported()
-    only_the_fused_map(model)
-    last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == last.input[1])
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 100, weight.name))
-    path = save(model)
+    path = save(exported())
     network = U2Net.from_pretrained(path)
-    # so large that float32 differs from float64 by more than the tolerance
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        rounding = network(x)[0].sigmoid() - deepcopy(network).double()(x.double())[0].sigmoid()
-    assert rounding.abs().max() > 1e-4
+    check_onnx(path, OffInOnePixel(network, in_float64=False), network.config)
+
+
+def test_the_same_difference_is_refused_where_float64_makes_it_too(
+    exported: Callable[..., onnx.ModelProto], save: Callable[[onnx.ModelProto], Path]
+) -> None:
+    path = save(exported())
+    network = U2Net.from_pretrained(path)
+    with pytest.raises(ValueError, match="does not calculate"):
+        check_onnx(path, OffInOnePixel(network, in_float64=True), network.config)
 
 
 def test_network_that_gives_no_numbers_is_refused(
