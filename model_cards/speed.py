@@ -12,7 +12,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from u2net_hub.bench_results import PLAIN, REMBG, Benchmark, FolderTiming, Timing, folder_speed_up, quartiles
+from u2net_hub.benchmarks.results import (
+    PLAIN,
+    REMBG,
+    Benchmark,
+    FolderTiming,
+    Timing,
+    folder_speed_up,
+    quartiles,
+)
 
 FOLDER = Path("model_cards/speed")
 BEGIN, END = "<!-- speed: begin (python model_cards/speed.py) -->", "<!-- speed: end -->"

@@ -113,7 +113,7 @@ def hub(_hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
 
-    from u2net_hub import remote
+    from u2net_hub.hub import client
 
     if Version(huggingface_hub.__version__) < Version("2.2"):
         pytest.skip(
@@ -137,7 +137,7 @@ def hub(_hub_server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(hf_api.api, "endpoint", _hub_server.endpoint)
     monkeypatch.setattr(_http, "_HUB_ORIGINS", frozenset({_http._url_origin(_hub_server.endpoint)}))
     no_waiting = SimpleNamespace(sleep=lambda seconds: None, time=time.time)
-    for module in (_http, file_download, remote):
+    for module in (_http, file_download, client):
         monkeypatch.setattr(module, "time", no_waiting)
     return _hub_server
 

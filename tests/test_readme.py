@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from u2net_hub import rehearsal, training
+from u2net_hub import training, training as training_module
 from u2net_hub.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,7 @@ def test_the_command_lines_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return desk / "run" / "final"
 
     monkeypatch.setattr(training, "train", lambda config, **o: pretend(config, **{"resume": False, **o}))
-    monkeypatch.setattr(rehearsal, "overfit_one", lambda config, **options: 0.0)
+    monkeypatch.setattr(training_module, "overfit_one", lambda config, **options: 0.0)
     estimate = SimpleNamespace(
         device="cpu",
         parameters=1,
@@ -73,7 +73,7 @@ def test_the_command_lines_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         memory=1,
         seconds=1.0,
     )
-    monkeypatch.setattr(rehearsal, "dry_run", lambda config: estimate)
+    monkeypatch.setattr(training_module, "dry_run", lambda config: estimate)
 
     ran = 0
     for line in "".join(blocks("sh")).splitlines():

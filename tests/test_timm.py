@@ -12,7 +12,7 @@ from hub_server import WRITER, HubServer
 
 from u2net_hub import U2Net, U2NetConfig
 from u2net_hub.config import STAGES
-from u2net_hub.hub import list_models
+from u2net_hub.hub.sources import list_bundled
 
 timm = pytest.importorskip("timm")
 registered = importlib.import_module("u2net_hub.timm")
@@ -137,7 +137,7 @@ def test_other_inputs_build() -> None:
 
 
 def test_the_bundled_weights_are_timms_pretrained_ones() -> None:
-    if "u2netp" not in [model.name for model in list_models()]:
+    if "u2netp" not in [model.name for model in list_bundled()]:
         pytest.skip("there are no bundled weights")
     state = timm.create_model("u2netp", pretrained=True).state_dict()
     expected = U2Net.from_pretrained("u2netp").state_dict()

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 import u2net_hub
 from u2net_hub import SaliencyDataset, SaliencyPipeline, U2Net, evaluate
-from u2net_hub.results import Results
+from u2net_hub.evaluation.results import Results
 
 FOLDER = Path(u2net_hub.__file__).parent / "weights" / "u2netp"
 

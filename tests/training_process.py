@@ -17,7 +17,8 @@ import torch
 from accelerate import Accelerator
 
 from u2net_hub import training
-from u2net_hub.recipes import Phase, TrainConfig
+from u2net_hub.training import run as run_module, trainer as trainer_module
+from u2net_hub.training.config import Phase, TrainConfig
 
 
 def die(*_: object, **__: object) -> None:
@@ -26,12 +27,12 @@ def die(*_: object, **__: object) -> None:
 
 def arm(where: str, step: int) -> None:
     """Die in a step, after it, in a validation, in a checkpoint or after it; or fill the disk."""
-    trainer = training.Trainer
-    save_state, save, take_step = Accelerator.save_state, trainer._save, trainer.step
+    trainer = trainer_module.Trainer
+    save_state, save, take_step = Accelerator.save_state, run_module.Run._save, trainer.step
 
     if where == "step":
 
-        def die_between_its_parts(self: training.Trainer, stream: Iterator[object]) -> object:
+        def die_between_its_parts(self: trainer_module.Trainer, stream: Iterator[object]) -> object:
             if self.progress.step + 1 == step:
                 backward = self.accelerator.backward
                 self.accelerator.backward = lambda loss: (backward(loss), die())
@@ -40,13 +41,13 @@ def arm(where: str, step: int) -> None:
         trainer.step = die_between_its_parts
     elif where == "epoch":
 
-        def die_after_it(self: training.Trainer, stream: Iterator[object]) -> object:
+        def die_after_it(self: trainer_module.Trainer, stream: Iterator[object]) -> object:
             done = take_step(self, stream)
             return die() if self.progress.step + 1 == step else done
 
         trainer.step = die_after_it
     elif where == "validation":
-        training.score = die
+        run_module.score = die
     elif where == "checkpoint":
 
         def save_half(self: Accelerator, folder: str) -> None:
@@ -59,12 +60,12 @@ def arm(where: str, step: int) -> None:
         Accelerator.save_state = save_half
     elif where == "saved":
 
-        def save_and_die(self: training.Trainer) -> None:
+        def save_and_die(self: run_module.Run) -> None:
             save(self)
-            if self.progress.step == step:
+            if self.trainer.progress.step == step:
                 die()
 
-        trainer._save = save_and_die
+        run_module.Run._save = save_and_die
     elif where == "full disk":
 
         def save_without_room(self: Accelerator, folder: str) -> None:

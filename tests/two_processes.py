@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from u2net_hub.batches import Pictures
-from u2net_hub.recipes import Phase, TrainConfig
-from u2net_hub.training import Trainer
+from u2net_hub.training.batches import Pictures
+from u2net_hub.training.config import Phase, TrainConfig
+from u2net_hub.training.trainer import Trainer
 
 
 def main(answers: Path, fields: dict[str, object]) -> None:
@@ -21,7 +21,7 @@ def main(answers: Path, fields: dict[str, object]) -> None:
     fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
     trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
     trainer.source = Pictures.read(trainer.training, (48, 48))
-    trainer.learn()
+    trainer.set_train_mode()
     stream = trainer.stream(0)
     losses, gradients = [], []
     step = trainer.optimizer.step

@@ -18,10 +18,6 @@ from typing import cast
 
 from torch import Tensor
 
-from .config import STAGES, U2NetConfig
-from .hub import WEIGHTS_DIR, WEIGHTS_NAME
-from .model import U2Net
-
 try:
     from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
     from timm.models._features import feature_take_indices
@@ -29,6 +25,10 @@ except ImportError as e:
     raise ImportError(
         f"u2net_hub.timm needs timm ({e}); install it with: pip install 'u2net-hub[timm]'"
     ) from e
+
+from .config import STAGES, U2NetConfig
+from .hub import WEIGHTS_DIR, WEIGHTS_NAME
+from .model import U2Net
 
 __all__ = ["TimmU2Net", "u2net", "u2netp"]
 

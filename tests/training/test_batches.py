@@ -1,0 +1,145 @@
+"""Pictures in memory, and the stream of batches from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from u2net_hub import U2NetConfig
+from u2net_hub.datasets.dataset import SaliencyDataset
+from u2net_hub.imaging.decode import load
+from u2net_hub.imaging.transforms import preprocess
+from u2net_hub.training.batches import Batches, Pictures, normalise
+from u2net_hub.training.config import Phase
+
+CONFIG = U2NetConfig()
+
+
+def numbered(n: int, side: int = 8) -> Pictures:
+    """Photo i is grey i, but for one pixel in the corner; its mask is i everywhere."""
+    images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).repeat(1, side, side, 3)
+    images[:, 0, 0] = 255
+    return Pictures(images, torch.arange(n, dtype=torch.uint8).view(n, 1, 1).repeat(1, side, side))
+
+
+def test_training_sees_what_inference_sees(rng: np.random.Generator) -> None:
+    photo = rng.integers(0, 200, (320, 320, 3), np.uint8)
+    for config in (CONFIG, CONFIG.replace(scale="255")):
+        seen = normalise(torch.from_numpy(photo)[None], config)[0].numpy()
+        np.testing.assert_allclose(seen, preprocess(load(photo), config), atol=1e-6)
+
+
+def test_a_black_picture_stays_finite() -> None:
+    black = normalise(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), CONFIG)
+    assert black[0, :, 0, 0].tolist() == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+
+
+def test_pictures_are_resized_as_inference_resizes_them(tmp_path: Path, rng: np.random.Generator) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    photo = rng.integers(0, 255, (50, 70, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "images/a.png")
+    Image.fromarray(photo[..., 0]).save(tmp_path / "masks/a.png")
+    pictures = Pictures.read(SaliencyDataset(tmp_path), (32, 24))
+    expected = np.asarray(Image.fromarray(photo).resize((24, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(pictures.images[0], expected)
+
+
+def test_pictures_kept_in_a_file_are_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            photo = Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8))
+            photo.convert("RGB" if folder == "images" else "L").save(tmp_path / folder / f"{name}.png")
+    dataset = SaliencyDataset(tmp_path)
+    memory = Pictures.read(dataset, (16, 16))
+    disk = Pictures.read(dataset, (16, 16), file=tmp_path / "cache" / "pictures")
+    assert torch.equal(memory.images, disk.images)
+    assert torch.equal(memory.masks, disk.masks)
+    assert (tmp_path / "cache" / "pictures").stat().st_size == 3 * 16 * 16 * 3
+
+
+def test_class_numbers_are_never_mixed_by_resizing() -> None:
+    masks = (
+        torch.tensor([[[0, 5], [5, 0]]], dtype=torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    )
+    pictures = Pictures(torch.zeros(1, 16, 16, 3, dtype=torch.uint8), masks)
+    assert pictures.resized((5, 5), classes=True).masks.unique().tolist() == [0, 5]
+
+
+def test_no_sample_is_dropped_and_none_comes_twice_in_an_epoch() -> None:
+    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 8), batch_size=4, seed=3)
+    stream = [i for number in range(5) for i in batches.indices(number)]
+    assert Counter(stream) == Counter({i: 2 for i in range(10)})
+    assert sorted(stream[:10]) == list(range(10))
+    assert stream[:10] != stream[10:]
+
+
+def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
+    def batches(seed: int) -> Batches:
+        return Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+
+    first, again = batches(1), batches(1)
+    later = [again[number] for number in (7, 2)][1]
+    assert torch.equal(first[2][0], later[0])
+    assert not torch.equal(first[2][0], batches(2)[2][0])
+
+
+def test_processes_share_one_global_batch() -> None:
+    whole = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2)[3]
+    parts = [
+        Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2, rank=rank, world=2)[3]
+        for rank in (0, 1)
+    ]
+    for both, *halves in zip(whole, *parts, strict=True):
+        assert torch.equal(both, torch.cat(halves))
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size 3 does not divide among 2"):
+        Batches(numbered(10), CONFIG, Phase(1, 8, 8), batch_size=3, seed=0, world=2)
+
+
+def test_photo_and_mask_are_cropped_and_mirrored_alike() -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+    pictures = Pictures(ramp[..., None].repeat(1, 1, 1, 3), ramp)
+    batches = Batches(pictures, CONFIG.replace(scale="255"), Phase(1, 8, 5), batch_size=16, seed=0)
+    x, target = batches[0]
+    photo = (x[:, :1] * 0.229 + 0.485) * 255
+    torch.testing.assert_close(photo, target * 255, atol=1e-3, rtol=0)
+    steps = {round(float(255 * (t[0, 0, 1] - t[0, 0, 0]))) for t in target}
+    assert steps == {1, -1}  # some as they were, some mirrored left to right, none upside down
+    assert all(round(float(255 * (t[0, 1, 0] - t[0, 0, 0]))) == 8 for t in target)
+    assert len({float(t.min()) for t in target}) > 3  # crops from several places
+
+
+def test_without_flip_and_crop_nothing_is_moved() -> None:
+    pictures = numbered(4)
+    x, target = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, flip=False)[0]
+    order = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0).indices(0)
+    assert torch.equal(x, normalise(pictures.images[order], CONFIG))
+    assert torch.equal(target[:, 0], pictures.masks[order].float() / 255)
+
+
+def test_jitter_changes_photos_by_its_factor_at_most_and_masks_never() -> None:
+    grey = Pictures(
+        torch.full((1, 4, 4, 3), 100, dtype=torch.uint8), torch.full((1, 4, 4), 255, dtype=torch.uint8)
+    )
+    config = CONFIG.replace(scale="255", mean=(0, 0, 0), std=(1, 1, 1))
+    x, target = Batches(grey, config, Phase(1, 4, 4), batch_size=64, seed=0, jitter=0.2)[0]
+    values = (x * 255).round().unique()
+    assert 80 <= values.min() < 90
+    assert 110 < values.max() <= 120
+    assert target.min() == 1
+
+
+def test_class_masks_come_as_numbers() -> None:
+    _, target = Batches(numbered(4), CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, classes=True)[0]
+    assert target.dtype == torch.int64
+    assert target.shape == (4, 8, 8)
+    assert sorted(target[:, 0, 0].tolist()) == [0, 1, 2, 3]

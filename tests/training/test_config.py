@@ -1,0 +1,71 @@
+"""Recipes and the configuration of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from u2net_hub import TrainConfig
+from u2net_hub.training.config import RECIPES, Phase
+
+
+def test_the_paper_recipe_is_that_of_section_4_2() -> None:
+    paper = RECIPES["paper"]
+    assert (paper.optimizer, paper.lr, paper.batch_size, paper.weight_decay) == ("adam", 1e-3, 12, 0)
+    assert paper.phases == (Phase(1.0, 320, 288),)
+    assert paper.flip
+    assert (paper.bce, paper.iou, paper.side_weights, paper.ema) == (1, 0, None, None)
+    assert paper.epochs * 10553 / 12 == pytest.approx(600_000, rel=0.01)
+
+
+def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data="d", out="o", init="u2netp", freeze=("bn",), overrides={"lr": 0.5, "side_weights": (1.0, 0.5)},
+        input_size=(64, 32), evaluate=("a", "b"),
+    )  # fmt: skip
+    config.save(tmp_path / "train.json")
+    loaded = TrainConfig.load(tmp_path / "train.json")
+    assert loaded.settings == config.settings
+    assert loaded.settings.lr == 0.5
+    assert (loaded.freeze, loaded.input_size, loaded.evaluate) == (("bn",), (64, 32), ("a", "b"))
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no run to resume"):
+        TrainConfig.load(tmp_path / "train.json")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"data": 1}'])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train.json").write_text(text)
+    with pytest.raises(ValueError, match="is not the configuration of a run"):
+        TrainConfig.load(tmp_path / "train.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"recipe": "slow"}, "unknown recipe 'slow', expected one of .*paper.*fast"),
+        ({"model": "u2ne"}, "unknown model 'u2ne'.*--init"),
+        ({"classes": 1}, "classes is 1"),
+        ({"freeze": ("head",)}, "cannot freeze"),
+        ({"freeze": ("encoder",)}, "needs trained weights"),
+        ({"keep": 0}, "keep is 0"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"accumulate": 3}, "batch_size 16 does not divide into 3 parts"),
+        ({"overrides": {"speed": 1}}, r"a recipe has no \['speed'\]"),
+        ({"overrides": {"epochs": 0}}, "expected values above 0"),
+        ({"overrides": {"phases": (Phase(0.5, 320, 288),)}}, "phases end at"),
+        ({"overrides": {"phases": (Phase(1, 200, 288),)}}, "crops 288 of 200"),
+        ({"overrides": {"bce": 0.0, "iou": 0.0}}, "at least one above 0"),
+        ({"overrides": {"warmup": 1.0}}, "warmup is 1.0"),
+        ({"overrides": {"ema": 1.5}}, "ema is 1.5"),
+        ({"overrides": {"jitter": -0.1}}, "jitter is -0.1"),
+        ({"overrides": {"precision": "int8"}}, "precision is 'int8'"),
+        ({"overrides": {"schedule": "linear"}}, "schedule is 'linear'"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="d", out="o", **fields)

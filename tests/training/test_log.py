@@ -1,0 +1,59 @@
+"""What a run leaves to be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from u2net_hub.training.log import RunLog, read_metrics
+from u2net_hub.training.plots import plot_run
+
+
+def write(folder: Path, steps: range) -> None:
+    with RunLog(folder, steps.start - 1, tensorboard=False) as log:
+        for step in steps:
+            log.add(step, {"epoch": step / 3, "loss": 1 / (step + 2), "lr": 0.1})
+            log.add(step, {"val_mae": 0.1 + 1e-17 * step, "val_max_f": 0.5})
+
+
+def test_floats_come_back_bit_by_bit(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 4))
+    losses = [float(row["loss"]) for row in read_metrics(tmp_path / "metrics.csv") if row["loss"]]
+    assert losses == [1 / 3, 1 / 4, 1 / 5]
+
+
+def test_a_resumed_run_cuts_off_what_came_after_its_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 8))
+    write(tmp_path, range(4, 6))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv") if row["loss"]] == list("12345")
+
+
+def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 3))
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "3,1.0,2")
+    assert [row["step"] for row in read_metrics(path)] == ["1", "1", "2", "2"]
+    write(tmp_path, range(3, 4))
+    assert [row["step"] for row in read_metrics(path) if row["loss"]] == ["1", "2", "3"]
+
+
+def test_curves_are_drawn_as_pictures(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 9))
+    plot_run(tmp_path)
+    for name in ("loss.png", "learning.png"):
+        with Image.open(tmp_path / name) as picture:
+            colours = picture.convert("RGB").getcolors(1 << 20)
+            assert picture.width > 500
+            assert len(colours) > 10  # a line, a grid, words
+
+
+def test_events_go_to_tensorboard(tmp_path: Path) -> None:
+    with RunLog(tmp_path, 0) as log:
+        log.add(1, {"loss": 0.5, "val_mae": 0.25})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == [0.5]
+    assert [event.value for event in events.Scalars("validation/mae")] == [0.25]

@@ -1,0 +1,367 @@
+"""Training runs of a small network, whole, killed and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hub_server import READER, WRITER, HubServer
+from huggingface_hub import HfApi
+from PIL import Image
+
+from u2net_hub import TrainConfig, U2Net, train
+from u2net_hub.datasets.dataset import SaliencyDataset
+from u2net_hub.training.checkpointing import newest_checkpoint
+from u2net_hub.training.config import Phase
+from u2net_hub.training.log import read_metrics
+from u2net_hub.training.network import build_network, freeze
+from u2net_hub.training.trainer import Trainer, TrainingDiverged, phase_at
+
+HERE = Path(__file__).parents[1]
+FAST = {
+    "epochs": 4, "batch_size": 4, "phases": ((0.5, 36, 32), (1.0, 48, 40)), "jitter": 0.2,
+    "precision": "float32", "optimizer": "adamw", "lr": 0.01, "ema": 0.9,
+}  # fmt: skip
+
+
+def settings(pairs: Path, source: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "data": str(pairs), "out": str(out), "init": str(source), "validation": 4, "overrides": dict(FAST),
+        "accumulate": 2, "validate_every": 4, "save_every": 2, "keep": 2, "device": "cpu", **changes,
+    }  # fmt: skip
+
+
+def config(pairs: Path, source: Path, out: Path, **changes: Any) -> TrainConfig:
+    fields = settings(pairs, source, out, **changes)
+    fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
+    return TrainConfig(**fields)
+
+
+def start(arguments: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(HERE / "training_process.py"), json.dumps(arguments)],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def sha256(run: Path) -> str:
+    return hashlib.sha256((run / "final" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def rows(run: Path) -> list[tuple[str, ...]]:
+    columns = ("step", "epoch", "crop", "lr", "loss", "val_mae", "val_max_f")
+    return [tuple(row[column] for column in columns) for row in read_metrics(run / "metrics.csv")]
+
+
+@pytest.fixture(scope="module")
+def whole(pairs: Path, tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = start({"config": settings(pairs, tiny_source, run)})
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_run_killed_at_five_points_and_out_of_room_ends_as_if_nothing_had_been(
+    whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = {"config": settings(pairs, tiny_source, run)}
+    for where, step, saved in (
+        ("step", 3, 2),
+        ("checkpoint", 6, 4),
+        ("epoch", 8, 6),
+        ("validation", 8, 6),
+        ("saved", 12, 12),
+    ):
+        killed = start({**arguments, "kill": where, "step": step})
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        newest = newest_checkpoint(run)
+        assert newest is not None
+        assert newest.name == f"step-{saved:08d}"
+        arguments["resume"] = True
+
+    full = start({**arguments, "kill": "full disk", "step": 14})
+    assert full.returncode == 1
+    assert "could not write the checkpoint" in full.stderr
+    assert f"{newest_checkpoint(run)} is intact: make room and go on with --resume" in full.stderr
+
+    done = start(arguments)
+    assert done.returncode == 0, done.stderr
+    assert rows(run) == rows(whole)
+    assert sha256(run) == sha256(whole)
+
+
+def test_a_run_leaves_what_its_docstring_says(whole: Path) -> None:
+    for name in ("train.json", "split.json", "metrics.csv", "loss.png", "learning.png", "validation.png"):
+        assert (whole / name).stat().st_size > 0
+    assert len(json.loads((whole / "split.json").read_text())["held_out"]) == 4
+    assert list((whole / "tensorboard").glob("events.*"))
+    assert len(list((whole / "best").iterdir())) == 2
+    assert U2Net.from_pretrained(whole / "final").config.variant == "custom"
+
+
+def test_the_best_validation_is_what_is_kept(whole: Path) -> None:
+    scores = {row[0]: float(row[5]) for row in rows(whole) if row[5]}
+    best = min(scores, key=scores.__getitem__)
+    kept = U2Net.from_pretrained(whole / "best" / f"step-{int(best):08d}").state_dict()
+    final = U2Net.from_pretrained(whole / "final").state_dict()
+    assert all(torch.equal(kept[key], final[key]) for key in final)
+
+
+def test_the_result_comes_with_its_scores_and_how_it_was_made(whole: Path) -> None:
+    results = json.loads((whole / "final" / "results.json").read_text())
+    assert results["weights_sha256"] == sha256(whole)
+    (scores,) = results["datasets"].values()
+    assert scores["n"] == 4
+    assert 0 <= scores["mae"] <= 1
+    assert results["training"]["start"]
+    history = results["training"]["history"]
+    assert [entry["mae"] for entry in history] == pytest.approx(
+        [float(row[5]) for row in rows(whole) if row[5]], abs=1e-6
+    )
+    hours = [entry["hours"] for entry in history]
+    assert hours == sorted(hours)
+
+
+def test_the_loss_falls(whole: Path) -> None:
+    losses = [float(row[4]) for row in rows(whole) if row[4]]
+    assert len(losses) == 16
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_the_time_spent_on_getting_batches_is_a_part_of_the_whole(whole: Path) -> None:
+    shares = [float(row["data_wait"]) for row in read_metrics(whole / "metrics.csv") if row["loss"]]
+    assert len(shares) == 16
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_learning_rate_and_crop_follow_the_recipe(whole: Path) -> None:
+    steps = [row for row in rows(whole) if row[4]]
+    assert [int(row[2]) for row in steps] == [32] * 8 + [40] * 8
+    rates = [float(row[3]) for row in steps]
+    # two warm-up steps of sixteen, then half a cosine from 0.01 to 0.0001
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[2] == pytest.approx(0.01)
+    assert rates[9] == pytest.approx((0.01 + 1e-4) / 2)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_run_is_not_overwritten(whole: Path, pairs: Path, tiny_source: Path) -> None:
+    with pytest.raises(FileExistsError, match="add --resume to go on"):
+        train(config(pairs, tiny_source, whole))
+
+
+def test_nothing_to_resume_is_said(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume"):
+        train(config(pairs, tiny_source, tmp_path), resume=True)
+
+
+def test_a_run_resumes_on_its_own_data_only(
+    whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="holds other pairs"):
+        train(config(pairs, tiny_source, whole, validation=5), resume=True)
+
+
+def test_a_loss_that_explodes_stops_the_run(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    wild = {**FAST, "optimizer": "sgd", "lr": 1e6, "schedule": "constant"}
+    with pytest.raises(TrainingDiverged, match=r"the last good checkpoint is|there is no checkpoint yet"):
+        train(config(pairs, tiny_source, tmp_path / "run", overrides=wild))
+    newest = newest_checkpoint(tmp_path / "run")
+    if newest is not None:
+        weights = U2Net.from_pretrained(tiny_source)
+        from safetensors.torch import load_file
+
+        assert load_file(newest / "model.safetensors").keys() == weights.state_dict().keys()
+
+
+def test_too_few_pairs_for_a_batch_are_refused(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leaves 2 pairs for training, fewer than a batch of 4"):
+        train(config(pairs, tiny_source, tmp_path, validation=18))
+
+
+def test_a_gpu_that_is_not_there_is_an_error(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="'cuda' was asked for"):
+        train(config(pairs, tiny_source, tmp_path, device="cuda"))
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_statistics(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(config(pairs, tiny_source, tmp_path, freeze=("encoder",)), resume=False)
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    take_steps(trainer, 2)
+    for key, value in trainer.network.state_dict().items():
+        if key.startswith(("stage1.", "stage2.")):
+            assert torch.equal(value, before[key]), key
+        elif key.endswith("conv_s1.weight") or key.startswith("side"):
+            assert not torch.equal(value, before[key]), key
+
+
+def test_frozen_batch_norm_keeps_statistics_and_affine_while_convolutions_learn(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(config(pairs, tiny_source, tmp_path, freeze=("bn",)), resume=False)
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    take_steps(trainer, 2)
+    for key, value in trainer.network.state_dict().items():
+        assert torch.equal(value, before[key]) == (".bn_s1." in key), key
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    plain = {**FAST, "jitter": 0.0, "optimizer": "sgd", "schedule": "constant", "flip": False,
+             "phases": ((1.0, 40, 40),)}  # fmt: skip
+    weights = []
+    for parts in (1, 2):
+        run = config(
+            pairs, tiny_source, tmp_path / str(parts), accumulate=parts, freeze=("bn",), overrides=plain
+        )
+        trainer = Trainer(run, resume=False)
+        take_steps(trainer, 1)
+        weights.append(trainer.network.state_dict())
+    for key in weights[0]:
+        torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-6, rtol=1e-5)
+
+
+def test_the_moving_average_is_that_of_the_weights(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config(pairs, tiny_source, tmp_path), resume=False)
+    key = "side1.weight"
+    history = [trainer.network.state_dict()[key].clone()]
+    for _ in range(3):
+        take_steps(trainer, 1)
+        history.append(trainer.network.state_dict()[key].clone())
+    # with warm-up the decay of update t is 1 - t ** (-2/3), and 0 for the first two
+    average = history[2]
+    average = average + (history[3] - average) * 2 ** (-2 / 3)
+    torch.testing.assert_close(trainer.averaged.state_dict()[key], average)
+
+
+def test_other_classes_start_new_heads_and_keep_the_rest(
+    tiny_source: Path, pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = build_network(config(pairs, tiny_source, tmp_path, classes=3))
+    source = U2Net.from_pretrained(tiny_source).state_dict()
+    assert network.config.out_channels == 3
+    assert network.config.activation == "softmax"
+    assert "side1 … side2 and outconv start anew" in caplog.text
+    for key, value in network.state_dict().items():
+        if key.startswith(("side", "outconv")):
+            assert value.shape != source[key].shape, key
+        else:
+            assert torch.equal(value, source[key]), key
+
+
+def test_classes_are_learned_from_masks_of_numbers(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "masks").mkdir(parents=True)
+    (data / "images").symlink_to(pairs / "images")
+    for mask in (pairs / "masks").iterdir():
+        disc = np.asarray(Image.open(mask)) // 255
+        disc[:4] = 2
+        Image.fromarray(disc).save(data / "masks" / mask.name)
+    run = config(data, tiny_source, tmp_path / "run", classes=3)
+    final = U2Net.from_pretrained(train(run))
+    assert final.config.out_channels == 3
+    scores = [float(row["val_miou"]) for row in read_metrics(tmp_path / "run/metrics.csv") if row["val_miou"]]
+    assert scores[-1] > scores[0]
+
+
+def test_a_new_network_is_used_at_the_size_it_was_trained_at(pairs: Path, tmp_path: Path) -> None:
+    phases = {"phases": (Phase(0.5, 36, 32), Phase(1.0, 48, 40))}
+    new = TrainConfig(data=str(pairs), out=str(tmp_path), overrides=phases)
+    assert build_network(new).config.input_size == (48, 48)
+    assert build_network(replace(new, input_size=(40, 56))).config.input_size == (40, 56)
+    assert build_network(TrainConfig(data="", out="", recipe="paper")).config.input_size == (320, 320)
+
+
+def test_weights_to_start_from_keep_the_size_they_are_used_at(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    start = config(pairs, tiny_source, tmp_path)
+    assert build_network(start).config.input_size == U2Net.from_pretrained(tiny_source).config.input_size
+
+
+def test_each_phase_lasts_as_long_as_it_says() -> None:
+    recipe = replace(
+        TrainConfig(data="", out="").settings,
+        phases=(Phase(0.25, 40, 40), Phase(0.5, 50, 50), Phase(1, 60, 60)),
+    )
+    assert [phase_at(recipe, step, 8).crop for step in range(8)] == [40, 40, 50, 50, 60, 60, 60, 60]
+
+
+def test_freezing_is_undone_by_nobody_else(tiny_source: Path) -> None:
+    network = U2Net.from_pretrained(tiny_source)
+    freeze(network, ("encoder",))
+    assert not any(p.requires_grad for p in network.get_submodule("stage1").parameters())
+    assert all(p.requires_grad for p in network.get_submodule("stage1d").parameters())
+
+
+def test_copies_of_a_photo_stay_on_one_side(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+        for picture in (pairs / kind).iterdir():
+            for copy in "ab":
+                (data / kind / f"{picture.stem}{copy}.png").symlink_to(picture)
+    trainer = Trainer(config(data, tiny_source, tmp_path / "run", validation=8), resume=False)
+    sides = [{pair.name[:-1] for pair in side.pairs} for side in (trainer.training, trainer.held_out)]
+    assert len(SaliencyDataset(data)) == 40
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of httpx
+def test_kept_weights_go_to_a_branch_and_the_result_to_main(
+    hub: HubServer, pairs: Path, tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    final = train(config(pairs, tiny_source, tmp_path / "run", push_to="org/discs"))
+    api = HfApi(token=WRITER)
+    assert {branch.name for branch in api.list_repo_refs("org/discs").branches} == {"main", "training"}
+    assert {"model.safetensors", "config.json", "README.md", "results.json"} <= set(
+        api.list_repo_files("org/discs")
+    )
+    pushed = U2Net.from_pretrained("org/discs", token=WRITER).state_dict()
+    kept = U2Net.from_pretrained(final).state_dict()
+    assert all(torch.equal(pushed[key], kept[key]) for key in kept)
+
+
+def test_a_hub_that_is_down_does_not_stop_training(
+    hub: HubServer,
+    pairs: Path,
+    tiny_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", READER)  # it may not write: as good as down, and at once
+    final = train(config(pairs, tiny_source, tmp_path / "run", push_to="org/discs"))
+    assert (final / "model.safetensors").is_file()
+    assert "u2net push" in caplog.text
+
+
+def take_steps(trainer: Trainer, number: int) -> None:
+    """Steps of a run from where it is, without its log and checkpoints."""
+    from u2net_hub.training.batches import Pictures
+
+    trainer.source = Pictures.read(trainer.training, (48, 48))
+    trainer.set_train_mode()
+    stream = trainer.stream(trainer.progress.step)
+    for _ in range(number):
+        trainer.step(stream)
+        trainer.progress.step += 1
+    stream.close()

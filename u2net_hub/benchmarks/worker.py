@@ -1,0 +1,246 @@
+"""One process of the benchmark: it opens one engine, and runs, scores and measures it when it is told to.
+
+Or it runs a command: from a small process, for the peak of a new process counts that of the one before it.
+
+Each line of standard input is a command, each line of standard output its answer, both JSON. The file also
+runs by itself under another Python, that of a peer, which knows nothing of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..engines import Engine, EngineName, Precision
+
+
+_TURN = 0.4
+"""One turn takes at least this long, in seconds, or the most runs."""
+_MOST_RUNS = 200
+_SIDE = 8192
+"""Of the matrices whose product tells what a GPU can calculate."""
+
+
+class Runner:
+    """What is measured, opened and warm.
+
+    Args:
+        setup: fields of `bench_results.Setup`; "onnx", the path of the weights for a peer; "data", the
+            data set to score on.
+    """
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self._setup = setup
+        self._engine: Engine | None = None
+        self._device = "cpu"
+        self._run = self._open()
+        times = [self._time(), self._time()]
+        while sum(times) < _TURN and len(times) < _MOST_RUNS:
+            times.append(self._time())
+        self._expected = min(times)
+
+    def _open(self) -> Callable[[], object]:
+        import numpy as np
+
+        setup = self._setup
+        side, batch = setup["size"], setup["batch"]
+        x = np.random.default_rng(0).standard_normal((batch, 3, side, side), np.float32)
+        if setup["engine"] == "rembg session":
+            from rembg import new_session
+
+            session = new_session("u2net_custom", model_path=setup["onnx"]).inner_session
+            name = session.get_inputs()[0].name
+            return lambda: session.run(None, {name: x})
+        engine = self._engine = _open_engine(setup)
+        self._device = engine.device
+        if engine.config.in_channels != 3:
+            x = np.repeat(x[:, :1], engine.config.in_channels, 1)
+        if not self._device.startswith("cuda") or not hasattr(engine, "maps"):
+            return lambda: engine(x)
+        import torch
+
+        on_device = torch.from_numpy(x).to(self._device)
+        return lambda: engine.maps(on_device)
+
+    def _time(self) -> float:
+        """Seconds of one run."""
+        if self._device.startswith("cuda"):
+            import torch
+
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            start.record()
+            self._run()
+            end.record()
+            torch.cuda.synchronize()
+            return float(start.elapsed_time(end)) / 1000
+        begin = time.perf_counter()
+        self._run()
+        return time.perf_counter() - begin
+
+    def turn(self) -> dict[str, object]:
+        """Some runs one after the other: seconds of each."""
+        if self._expected < _TURN:
+            self._time()  # the others had the caches meanwhile, and their threads may still be spinning
+        times: list[float] = []
+        while sum(times) < _TURN and len(times) < _MOST_RUNS:
+            times.append(self._time())
+        return {"times": times}
+
+    def memory(self) -> dict[str, object]:
+        """Peaks so far in MB: resident set of the process, and what torch took of a GPU."""
+        found: dict[str, object] = {"peak_mb": peak_mb()}
+        if self._device.startswith("cuda"):
+            import torch
+
+            found["gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        return found
+
+    def ceilings(self) -> dict[str, object]:
+        """What the GPU can do at most, measured: bytes per second of a copy, MACs per second of a product.
+
+        The product is in the network's precision; in float32 with TF32, if convolutions may use it.
+        """
+        if not self._device.startswith("cuda"):
+            return {}
+        import torch
+
+        fast = self._setup["precision"] == "fast"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+        dtype = torch.float16 if fast else torch.float32
+        square = torch.randn(_SIDE, _SIDE, device=self._device, dtype=dtype)
+        large = torch.empty(_SIDE, _SIDE, device=self._device)
+        copy = torch.empty_like(large)
+        self._run = lambda: copy.copy_(large)
+        bandwidth = 2 * large.nbytes / min(self._time() for _ in range(10))
+        self._run = lambda: square @ square
+        macs = _SIDE**3 / min(self._time() for _ in range(10))
+        return {"bytes_per_second": bandwidth, "macs_per_second": macs}
+
+    def score(self) -> dict[str, object]:
+        """Scores on the data set, at the size that is measured."""
+        from ..evaluation import evaluate
+        from ..inference import SaliencyPipeline
+
+        engine, setup = self._engine, self._setup
+        assert engine is not None  # peers are not asked
+        name: EngineName = "torch" if setup["engine"].startswith("torch") else setup["engine"]
+        pipeline = SaliencyPipeline(
+            setup["model"], engine=name, device=engine.device, precision=engine.precision
+        )
+        pipeline.engine = engine
+        pipeline.config = pipeline.config.replace(input_size=(setup["size"], setup["size"]))
+        (scores,) = evaluate(pipeline, setup["data"], workers=0).datasets.values()
+        return dict(scores.scores)
+
+
+def _open_engine(setup: dict[str, Any]) -> Engine:
+    from ..engines import open_engine
+
+    if setup["engine"] == "torch plain":
+        return PlainTorch(setup["model"], setup["device"])
+    compile = setup["engine"] == "torch compile"
+    name: EngineName = "torch" if compile else setup["engine"]
+    engine = open_engine(
+        setup["model"], engine=name, device=setup["device"], precision=setup["precision"], compile=compile
+    )
+    if engine.precision != setup["precision"]:
+        raise ValueError(f"{name} has no precision {setup['precision']!r} here, it runs {engine.precision!r}")
+    return engine
+
+
+class PlainTorch:
+    """The official architecture as it is trained: eager, float32, batch norm not folded; an `Engine`."""
+
+    name = "torch plain"
+
+    def __init__(self, source: str, device: str) -> None:
+        from ..engines import find_device
+        from ..model import U2Net
+
+        model = U2Net.from_pretrained(source).eval()
+        self.config = model.config
+        self.device = str(find_device(device))
+        self.precision: Precision = "exact"
+        self._model = model.to(self.device).requires_grad_(False)
+
+    def __call__(self, batch: Any, *, side_outputs: bool = False) -> tuple[Any, ...]:
+        import torch
+
+        maps = self.maps(torch.from_numpy(batch).to(self.device))
+        return tuple(y.cpu().numpy() for y in (maps if side_outputs else maps[:1]))
+
+    def maps(self, x: Any) -> tuple[Any, ...]:
+        """The maps of a batch on the device; all seven, as the official forward makes them."""
+        import torch
+
+        with torch.no_grad():
+            return tuple(y.sigmoid() for y in self._model(x))
+
+
+def peak_mb() -> float | None:
+    """The largest resident set that this process has had, in MB; None where that is not known."""
+    try:
+        # not getrusage: its peak is also that of the process before, from which this one was made
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith("VmHWM"))
+    except OSError:  # no Linux
+        return _rusage_mb(children=False)
+
+
+def run_command(words: list[str]) -> dict[str, object]:
+    """Run a command to its end: seconds, exit status, peak in MB, and the last line that it wrote.
+
+    The peak is the largest of all commands that this process has run, so it has to be a fresh one.
+    """
+    with tempfile.TemporaryFile() as said:
+        begin = time.perf_counter()
+        status = subprocess.call(words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        seconds = time.perf_counter() - begin
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    lines = [line.strip() for line in lines if any(map(str.isalnum, line))]
+    last = lines[-1][:300] if lines else "it said nothing"
+    return {"seconds": seconds, "status": status, "peak_mb": _rusage_mb(children=True), "last": last}
+
+
+def _rusage_mb(*, children: bool) -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def serve() -> None:
+    """Answer commands until standard input ends. What cannot run answers with its reason."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print belongs to standard error
+    runner: Runner | None = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer: dict[str, object]
+        try:
+            if command["do"] == "open":
+                runner = Runner(command["setup"])
+                answer = {}
+            elif command["do"] == "run":
+                answer = run_command(command["words"])
+            else:
+                answer = getattr(runner, command["do"])()
+        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as e:
+            answer = {"error": " ".join(str(e).split())[:300] or type(e).__name__}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()

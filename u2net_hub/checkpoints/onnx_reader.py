@@ -1,0 +1,303 @@
+"""An .onnx file of the family -> its weights under the official keys, and whether it calculates the same.
+
+What feeds a convolution tells which one it is, whatever nodes and initializers are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import U2NetConfig
+from .onnx_metadata import metadata_config
+from .topology import NORM, ValueNumbering, check_shapes, convolutions
+
+if TYPE_CHECKING:
+    import onnx
+
+
+_TRANSPARENT = {"Relu", "MaxPool", "Resize", "Upsample", "Pad", "Identity", "Cast", "Dropout"}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "": torch.sigmoid,
+    "Sigmoid": torch.sigmoid,
+    "Softmax": partial(torch.softmax, dim=1),
+}
+_EPS = 1e-5  # of every batch norm in the official code
+_TOLERANCE = 1e-4
+_MAX_SIDE = 2048
+
+
+class _Filled(NamedTuple):
+    """A convolution of a graph, and the batch norm behind it: weight, bias, mean, variance."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    norm: Sequence[Tensor] | None = None
+
+
+class _Graph:
+    """An ONNX graph followed from its input to its outputs.
+
+    Attributes:
+        convs: the convolutions by the expression that feeds each.
+        outputs: of each output the expression before its activation, and the activation's ONNX name or "".
+        input_shape: what the graph says of its input; a size that is free is 0.
+    """
+
+    def __init__(self, path: Path, number: ValueNumbering) -> None:
+        self.path = path
+        self.number = number
+        self.model = _load_onnx(path)
+        self.convs: dict[int, _Filled] = {}
+        graph = self.model.graph
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        # old files list their weights as inputs too
+        inputs = [value for value in graph.input if value.name not in self._constants]
+        if len(inputs) != 1:
+            raise self.wrong(f"it takes {len(inputs)} inputs")
+        self.input_name = inputs[0].name
+        self.input_shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+        self._values = {self.input_name: number("input")}
+        self._operands: dict[int, tuple[str, int]] = {}
+        for node in self._in_order():
+            self._follow(node)
+        self.outputs = [self._output(value.name) for value in graph.output]
+        if not self.outputs:
+            raise self.wrong("it has no outputs")
+
+    def _in_order(self) -> Iterator[onnx.NodeProto]:
+        nodes = self.model.graph.node
+        origin = {name: i for i, node in enumerate(nodes) for name in node.output}
+        feeds = {i: {origin[name] for name in node.input if name in origin} for i, node in enumerate(nodes)}
+        try:
+            return iter([nodes[i] for i in TopologicalSorter(feeds).static_order()])
+        except CycleError as e:
+            raise ValueError(f"{self.path} is no valid ONNX file: its graph runs in a circle") from e
+
+    def _follow(self, node: onnx.NodeProto) -> None:
+        if not node.output:
+            return
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    self._constants[node.output[0]] = attribute.t
+        elif node.op_type in ("Identity", "Cast") and node.input and node.input[0] in self._constants:
+            self._constants[node.output[0]] = self._constants[node.input[0]]
+        feeds = [self._values[name] for name in node.input if name in self._values]
+        if feeds and node.op_type != "Shape":  # sizes are calculated beside the network
+            self._values[node.output[0]] = self._value(node, feeds)
+
+    def _value(self, node: onnx.NodeProto, feeds: list[int]) -> int:
+        op, x = node.op_type, feeds[0]
+        if op == "Conv":
+            if x in self.convs:
+                raise self.wrong("two of its convolutions work on the same maps")
+            weights = [self._constant(name) for name in node.input[1:3] if name]
+            if not weights:
+                raise self.wrong("one of its convolutions has no weights")
+            self.convs[x] = _Filled(weights[0], weights[1] if len(weights) == 2 else None)
+            return self._result("conv", x)
+        if op == "BatchNormalization":
+            behind, feed = self._operands.get(x, ("", -1))
+            norm = [self._constant(name) for name in node.input[1:5]]
+            if behind != "conv" or self.convs[feed].norm is not None or len(norm) != 4:
+                raise self.wrong("one of its batch norms does not follow a convolution")
+            eps = next((a.f for a in node.attribute if a.name == "epsilon"), _EPS)
+            norm[3] = norm[3] + (eps - _EPS)
+            self.convs[feed] = self.convs[feed]._replace(norm=norm)
+            return x
+        if op in _TRANSPARENT or (op == "Concat" and len(feeds) == 1):
+            return x
+        if op == "Concat":
+            return self.number("concat", *feeds)
+        if op in ("Add", "Sum"):
+            return self.number("add", frozenset(feeds))
+        return self._result(op, x)
+
+    def _result(self, op: str, x: int) -> int:
+        value = self.number(op, x)
+        self._operands[value] = (op, x)
+        return value
+
+    def _constant(self, name: str) -> Tensor:
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            raise self.wrong(f"the weight {name!r} is calculated")
+        try:
+            return torch.tensor(numpy_helper.to_array(self._constants[name]))
+        except (ValueError, TypeError) as e:
+            raise ValueError(f"{self.path} is damaged: its tensor {name!r} cannot be read ({e})") from e
+
+    def _output(self, name: str) -> tuple[int, str]:
+        if name not in self._values:
+            raise self.wrong(f"the output {name!r} does not depend on the image")
+        op, x = self._operands.get(self._values[name], ("", -1))
+        return (x, op) if op in _ACTIVATIONS and op else (self._values[name], "")
+
+    def wrong(self, what: str) -> ValueError:
+        return ValueError(
+            f"{self.path} is not of the U²-Net family: {what}; expected an export of u2net or u2netp"
+        )
+
+
+def _load_onnx(path: Path) -> onnx.ModelProto:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as e:
+        raise ImportError("reading .onnx needs onnx; install it with: pip install 'u2net-hub[onnx]'") from e
+    try:
+        model = onnx.load(path)
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as e:
+        raise ValueError(f"{path} is damaged or no ONNX file ({e}); copy or download it again") from e
+    for node in model.graph.node:
+        if any(a.HasField("g") or a.graphs for a in node.attribute):
+            raise ValueError(f"{path} has control flow ({node.op_type}), which no export of the family has")
+    return model
+
+
+def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict[str, Tensor], str]:
+    """The weights of an .onnx file under the official keys, the config that they fit, and what made the file.
+
+    Where a batch norm was folded into its convolution, one that changes nothing takes its place.
+
+    Args:
+        path: the file.
+        config: what it must fit; None: the one that `export` left in the file, else the tensors' shapes tell.
+
+    Raises:
+        ValueError: the file is damaged, or its graph is not that of the network.
+        ImportError: onnx is not installed.
+    """
+    number = ValueNumbering()
+    graph = _Graph(path, number)
+    if config is None:
+        config = metadata_config({entry.key: entry.value for entry in graph.model.metadata_props}, path)
+    expected = convolutions(config or U2NetConfig(), number)  # the published variants differ in widths only
+    if graph.convs.keys() != expected.keys():
+        known = len(graph.convs.keys() & expected.keys())
+        raise graph.wrong(
+            f"of its {len(graph.convs)} convolutions {known} lie where the {len(expected)} should"
+        )
+    tensors: dict[str, Tensor] = {}
+    for feed, (key, _, norm) in expected.items():
+        conv = graph.convs[feed]
+        width = conv.weight.shape[:1]
+        tensors[f"{key}.weight"] = conv.weight
+        tensors[f"{key}.bias"] = torch.zeros(width) if conv.bias is None else conv.bias
+        if norm is not None:
+            values = conv.norm or _identity_norm(width)
+            tensors.update({f"{norm}.{name}": value for name, value in zip(NORM, values, strict=True)})
+    fitting = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
+    if config is None and fitting.out_channels > 1 and graph.outputs[0][1] == "Sigmoid":
+        fitting = fitting.replace(activation="sigmoid")
+    return fitting, tensors, f"{graph.model.producer_name} {graph.model.producer_version}".strip()
+
+
+def _identity_norm(width: Sequence[int]) -> Sequence[Tensor]:
+    """A batch norm that changes nothing, for one that was folded into its convolution.
+
+    Its variance makes room for the epsilon: 1 - 1e-5 + 1e-5 is 1 in float32, so every x passes bit for bit.
+    """
+    return torch.ones(width), torch.zeros(width), torch.zeros(width), torch.ones(width) - _EPS
+
+
+def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> None:
+    """Run a graph, and the network that it was converted into, on one random input and compare their maps.
+
+    They may differ by 1e-4. Where float32 itself is less sure of the network's maps than that, which a run in
+    float64 tells, they may differ by a few times its error in single pixels, and by 1e-4 on average.
+
+    Raises:
+        ValueError: the maps differ, or the graph does not run.
+        ImportError: onnx is not installed.
+    """
+    path = Path(path)
+    number = ValueNumbering()
+    heads = {
+        conv.key: number("conv", feed) for feed, conv in convolutions(config, number).items() if not conv.norm
+    }
+    order = ["outconv", *(key for key in heads if key != "outconv")]
+    index = {heads[key]: i for i, key in enumerate(order)}
+    graph = _Graph(path, number)
+    if {value for value, _ in graph.outputs} - index.keys() or heads["outconv"] != graph.outputs[0][0]:
+        raise graph.wrong("its outputs are not the fused map, alone or before the sides")
+
+    free = (1, config.in_channels, *config.input_size)
+    shape = [size or default for size, default in zip(graph.input_shape, free, strict=False)]
+    if len(shape) != 4 or shape[0] > 16 or shape[1] != config.in_channels or max(shape[2:]) > _MAX_SIDE:
+        raise graph.wrong(f"its input is {graph.input_shape}")
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+    def maps(network: nn.Module, x: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            logits = network(x)
+            return [_ACTIVATIONS[name](logits[index[value]]).double() for value, name in graph.outputs]
+
+    ours, theirs = maps(network, x), _run_onnx(graph, x)
+    # logits have no scale of their own: compare them as maps too
+    theirs = [y if name else y.sigmoid() for y, (_, name) in zip(theirs, graph.outputs, strict=True)]
+    if [y.shape for y in theirs] != [y.shape for y in ours]:
+        raise graph.wrong(f"its maps are {[list(y.shape) for y in theirs]}")
+    difference = _differences(theirs, ours)
+    if difference.max() <= _TOLERANCE:
+        return
+    rounding = _differences(ours, maps(deepcopy(network).double(), x.double()))
+    mean = difference.flatten(1).mean(1)  # of each map
+    if not (difference.max() <= 8 * rounding.max() and mean.max() <= _TOLERANCE):  # NaN is refused too
+        raise ValueError(
+            f"{path} does not calculate what U²-Net does with its weights: on a random input "
+            f"the maps differ by up to {difference.max():.2g}, expected at most {_TOLERANCE:g}"
+        )
+
+
+def _differences(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    return torch.stack([(x - y).abs() for x, y in zip(a, b, strict=True)])
+
+
+def _run_onnx(graph: _Graph, x: Tensor) -> list[Tensor]:
+    feeds = {graph.input_name: x.numpy()}
+    failures: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, LookupError)
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+    except ImportError:
+        onnxruntime = None
+    else:
+        failures += (
+            errors.EPFail,
+            errors.Fail,
+            errors.InvalidArgument,
+            errors.InvalidGraph,
+            errors.InvalidProtobuf,
+            errors.NotImplemented,
+            errors.RuntimeException,
+        )
+    try:
+        if onnxruntime is None:
+            from onnx.reference import ReferenceEvaluator
+
+            with np.errstate(over="ignore", invalid="ignore"):  # its sigmoid takes exp(x) of any x
+                outputs = ReferenceEvaluator(graph.model).run(None, feeds)
+        else:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # what goes wrong is raised
+            session = onnxruntime.InferenceSession(
+                graph.model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider, with prints
+            )
+            outputs = session.run(None, feeds)
+        return [torch.tensor(y).double() for y in outputs]
+    except failures as e:
+        raise ValueError(f"{graph.path} does not run: {e}") from e

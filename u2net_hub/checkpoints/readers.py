@@ -1,0 +1,232 @@
+"""Checkpoints of the family -> config and state dict under the official keys, every key and shape checked.
+
+Read here: .safetensors, the official .pth (its tensors only: nothing in it is executed) and .onnx.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeGuard
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..config import U2NetConfig
+from .onnx_reader import read_onnx
+from .topology import TRACKED, check_shapes, official_shapes
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Checkpoint(NamedTuple):
+    """What a file of weights holds."""
+
+    config: U2NetConfig
+    state: dict[str, Tensor]
+    """Every official key, float32 (`num_batches_tracked`: int64)."""
+    notes: dict[str, str]
+    """For people: "format", "precision", and where the file says so "made_by" and "derived_from"."""
+
+
+def read_checkpoint(
+    path: str | Path, *, config: U2NetConfig | None = None, allow_pickle: bool = True
+) -> Checkpoint:
+    """Read a .safetensors, .pth / .pt or .onnx file of the family.
+
+    An .onnx gives its weights; whether it also calculates what the network does is for `check_onnx` to tell.
+
+    Args:
+        path: the file.
+        config: what the file must fit; None: the tensors' shapes tell the variant and its channels.
+        allow_pickle: False refuses .pth and .pt, which are read with `weights_only=True` in any case.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no checkpoint of the family, or does not fit `config`.
+        ImportError: an .onnx file, and onnx is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    _check_download(path)
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path, config)
+    if suffix in (".pth", ".pt"):
+        if not allow_pickle:
+            raise ValueError(f"{path} is a pickle, which is read on request only: allow_pickle=True")
+        return _read_pth(path, config)
+    if suffix == ".onnx":
+        return _read_onnx(path, config)
+    raise ValueError(f"{path} has the suffix {suffix!r}, expected .safetensors, .pth, .pt or .onnx")
+
+
+def _check_download(path: Path) -> None:
+    """Tell what downloads leave in the place of a file."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    for start, what in (
+        (b"version https://git-lfs", "a Git LFS pointer (fetch the file itself with: git lfs pull)"),
+        (b"<!doctype", "a web page"),
+        (b"<html", "a web page"),
+    ):
+        if head.startswith(start):
+            raise ValueError(f"{path} is {what}, expected a checkpoint; download it again")
+    if not head:
+        raise ValueError(f"{path} is empty, expected a checkpoint; download it again")
+
+
+def _read_safetensors(path: Path, config: U2NetConfig | None) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            # the header alone decides: a file that does not fit costs no memory
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in list(file.keys())}
+            names = _official_names(path, shapes)
+            config = check_shapes(path, {names[key]: shape for key, shape in shapes.items()}, config)
+            tensors = {names[key]: file.get_tensor(key) for key in shapes}
+    except SafetensorError as e:
+        raise ValueError(f"{path} is damaged or no safetensors file ({e}); copy or download it again") from e
+    notes = {"format": "safetensors", "precision": _precision(tensors)}
+    if "library_version" in metadata:
+        notes["made_by"] = f"{metadata.get('library_name', '')} {metadata['library_version']}"
+    if "derived_from" in metadata:
+        notes["derived_from"] = metadata["derived_from"]
+    elif "source" in metadata:
+        notes["derived_from"] = metadata["source"]
+    notes = {key: _plain(text) for key, text in notes.items()}
+    return Checkpoint(config, _float32(path, tensors, config), notes)
+
+
+# what torch.load raises on damaged files: its unpickler runs on whatever bytes are there
+_BROKEN_PICKLE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def _read_pth(path: Path, config: U2NetConfig | None) -> Checkpoint:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Detected pickle protocol"
+            )  # read or refused all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _BROKEN_PICKLE as e:
+        if found := re.search(r"GLOBAL ([\w.]+)", str(e)):
+            raise ValueError(
+                f"{path} holds Python objects ({found[1]}), which are not loaded: they may execute anything; "
+                "expected tensors, as torch.save(model.state_dict(), …) writes them"
+            ) from e
+        raise ValueError(f"{path} is damaged or no PyTorch file; copy or download it again") from e
+    tensors = _state_dict(path, content)
+    names = _official_names(path, tensors)
+    tensors = {names[key]: value for key, value in tensors.items()}
+    config = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
+    notes = {"format": "PyTorch", "precision": _precision(tensors)}
+    return Checkpoint(config, _float32(path, tensors, config), notes)
+
+
+def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
+    """The state dict in a .pth, which may lie in a dict beside an optimiser's state and the like."""
+    if _is_state_dict(content):
+        return dict(content)
+    if isinstance(content, Mapping):
+        inner = {str(key): value for key, value in content.items() if _is_state_dict(value)}
+        if len(inner) == 1:
+            return dict(*inner.values())
+        if inner:
+            raise ValueError(
+                f"{path} holds several state dicts, {sorted(inner)}; save the one to use by itself"
+            )
+        what = f"a dict with the keys {[str(key)[:80] for key in content][:5]}"
+    else:
+        what = f"a {type(content).__name__}"
+    raise ValueError(f"{path} holds {what}, expected a state dict: tensors by name")
+
+
+def _is_state_dict(content: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
+
+
+def _official_names(path: Path, keys: Iterable[str]) -> dict[str, str]:
+    """Key in the file -> official key: what DataParallel and torch.compile put before it comes off."""
+    names = {}
+    for key in keys:
+        name = key.replace("_orig_mod.", "")
+        while name.startswith("module."):
+            name = name.removeprefix("module.")
+        names[key] = name
+    if len(set(names.values())) < len(names):
+        raise ValueError(
+            f"{path} holds tensors twice, with and without the prefixes 'module.' or '_orig_mod.'"
+        )
+    return names
+
+
+def _read_onnx(path: Path, config: U2NetConfig | None) -> Checkpoint:
+    config, tensors, maker = read_onnx(path, config)
+    notes = {"format": "ONNX", "precision": _precision(tensors)}
+    if maker:
+        notes["made_by"] = _plain(maker)
+    return Checkpoint(config, _float32(path, tensors, config), notes)
+
+
+def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> dict[str, Tensor]:
+    """The tensors in official order, float32, in memory of their own."""
+    state = {}
+    for key in official_shapes(config):
+        value = tensors[key] if key in tensors else torch.zeros(())  # only num_batches_tracked may be missing
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise ValueError(
+                f"{path}: {key} is {value.dtype}, {value.layout}, expected floating point, strided"
+            )
+        if key.endswith(TRACKED):
+            state[key] = value.to(torch.int64, copy=True)
+            continue
+        if value.dtype not in _FLOATS:
+            raise ValueError(
+                f"{path}: {key} is {value.dtype}, expected float16, bfloat16, float32 or float64"
+            )
+        # a copy, since the file may change below a memory map
+        state[key] = value.detach().to(torch.float32, copy=True).contiguous()
+        if not state[key].isfinite().all():
+            raise ValueError(
+                f"{path}: {key} holds NaN or infinity; the file is damaged or its training diverged"
+            )
+    return state
+
+
+def _precision(tensors: Mapping[str, Tensor]) -> str:
+    """The types of the weights, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for key, value in tensors.items():
+        if not key.endswith(TRACKED):
+            counts[str(value.dtype).removeprefix("torch.")] += value.numel()
+    return " and ".join(name for name, _ in counts.most_common())
+
+
+def _plain(text: str) -> str:
+    """Text from a stranger's file, fit for a terminal and a card: one line, nothing that is not printable."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:300].strip()

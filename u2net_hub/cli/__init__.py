@@ -1,0 +1,5 @@
+"""The command `u2net VERB`: options in, one public call, one line of error out."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

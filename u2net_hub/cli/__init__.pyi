@@ -1,0 +1,4 @@
+from .command import (
+    app as app,
+    main as main,
+)

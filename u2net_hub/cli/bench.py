@@ -1,0 +1,87 @@
+"""The verb that measures speed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Overwrite
+
+
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights: any source, or an .xml of u2net export; may be repeated. Else u2netp."),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="torch, torch compile, onnxruntime or openvino; may be repeated. Else all but the second."
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="exact, fast or int8; may be repeated. Else exact and fast."),
+    ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Side of the network's input in pixels; may be repeated. Else 320."),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Photos that the network sees at once; may be repeated. Else 1."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
+    data: Annotated[
+        Path | None, typer.Option(help="Photos and masks, for accuracy beside speed: folder or list file.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photos, to time whole commands on, rembg's too.")
+    ] = None,
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of half a second for each configuration.")] = 10,
+    folder_rounds: Annotated[int, typer.Option(min=1, help="Runs of each command on --photos.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for benchmark.json, benchmark.md and benchmark.png.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json_: Annotated[bool, typer.Option("--json", help="Everything as JSON instead of a table.")] = False,
+) -> None:
+    """Measure speed, memory and accuracy of the engines on this machine, and of rembg, if it is there."""
+    from ..benchmarks import benchmark_engines, check_free
+
+    if out is not None and not overwrite:
+        check_free(out)
+    found = benchmark_engines(
+        model or ["u2netp"],
+        engines=engine or ("torch", "onnxruntime", "openvino"),  # type: ignore[arg-type]  # checked there
+        precisions=precision or ("exact", "fast"),  # type: ignore[arg-type]  # checked there
+        sizes=size or (320,),
+        batches=batch or (1,),
+        device=device,
+        data=data,
+        photos=photos,
+        peer_python=peer_python,
+        rounds=rounds,
+        folder_rounds=folder_rounds,
+        command=shlex.join(["u2net", *sys.argv[1:]]),
+        progress=_say,
+    )
+    if out is not None:
+        found.save(out)
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json_ else found.table())
+
+
+def _say(line: str) -> None:
+    """A step of some minutes' work, unless only errors are wanted."""
+    if logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING):
+        typer.echo(f"u2net: {line}", err=True)

@@ -1,0 +1,110 @@
+"""The `u2net` command: each verb is one public call. Only it and its verbs print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .bench import bench
+from .options import Device, EngineChoice, PrecisionChoice
+from .photos import cutout, mask
+from .training import check_data, eval_, train
+from .weights import card, convert, download, export, info, list_, push
+
+app = typer.Typer(
+    name="u2net",
+    help="U²-Net and U²-Net†: masks and cutouts, training, scores and publishing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"u2net-hub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv for debugging.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+) -> None:
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # below that they log signed URLs and access tokens
+
+
+def demo(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights: any source; may be repeated. Else U2NET_MODELS, else the bundled ones."),
+    ] = None,
+    device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, 0.0.0.0 for all; else this machine alone.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Else the first free one.")] = None,
+) -> None:
+    """Serve the demo in the browser: cut out, compare, look inside; stop it with Ctrl-C."""
+    from ..demo import launch
+
+    launch(
+        model or None,
+        device=device,
+        engine=engine,
+        precision=precision,
+        host=host,
+        port=port,
+        on_ready=typer.echo,
+    )
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "cutout": cutout,
+    "mask": mask,
+    "train": train,
+    "eval": eval_,
+    "check-data": check_data,
+    "bench": bench,
+    "list": list_,
+    "info": info,
+    "convert": convert,
+    "export": export,
+    "download": download,
+    "card": card,
+    "push": push,
+    "demo": demo,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+
+
+def main() -> None:
+    """Run the command; an expected error is one line on stderr and exit code 1."""
+    # pictures twice as large are refused, see image.load
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
+    try:
+        app()
+    except (ValueError, OSError, ImportError, RuntimeError) as e:
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        message = " ".join(str(e).split()) or type(e).__name__
+        typer.echo(f"u2net: {message}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("u2net: interrupted", err=True)
+        sys.exit(130)

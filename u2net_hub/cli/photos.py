@@ -1,0 +1,171 @@
+"""The verbs that make masks and cutouts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .options import (
+    AsJson,
+    BatchSize,
+    ClassName,
+    Crop,
+    Device,
+    EngineChoice,
+    FileFormat,
+    Inputs,
+    MinMax,
+    Model,
+    Out,
+    Overwrite,
+    PrecisionChoice,
+    SkipExisting,
+    Threshold,
+    watched,
+)
+
+if TYPE_CHECKING:
+    from ..inference import FileReport, Summary
+
+
+def cutout(
+    inputs: Inputs,
+    out: Out = None,
+    model: Model = "u2netp",
+    background: Annotated[
+        str | None, typer.Option(help="Instead of transparency: a colour, the path of a picture, or blur.")
+    ] = None,
+    clean_edges: Annotated[
+        bool, typer.Option("--clean-edges", help="Take the old background's colours out of soft edges.")
+    ] = False,
+    format_: FileFormat = None,
+    threshold: Threshold = None,
+    crop: Crop = False,
+    label: ClassName = None,
+    minmax: MinMax = None,
+    device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
+    batch_size: BatchSize = 8,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    json_: AsJson = False,
+) -> None:
+    """Cut the object out of each photo: RGBA, in the photo's own size and colours."""
+    from ..inference import SaliencyPipeline, run_files
+
+    existing = _existing(overwrite, skip_existing)
+    _check_streams(inputs, out, json_)
+    pipeline = SaliencyPipeline.from_pretrained(
+        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+    )
+    summary = run_files(
+        pipeline,
+        inputs,
+        out,
+        kind="cutout",
+        format=format_,
+        background=background,
+        clean_edges=clean_edges,
+        threshold=threshold,
+        crop=crop,
+        label=label,
+        existing=existing,
+        on_file=_progress(),
+    )
+    _finish(summary, json_)
+
+
+def mask(
+    inputs: Inputs,
+    out: Out = None,
+    model: Model = "u2netp",
+    format_: FileFormat = None,
+    threshold: Threshold = None,
+    crop: Crop = False,
+    label: ClassName = None,
+    minmax: MinMax = None,
+    device: Device = "auto",
+    engine: EngineChoice = "auto",
+    precision: PrecisionChoice = "exact",
+    batch_size: BatchSize = 8,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    json_: AsJson = False,
+) -> None:
+    """Make the saliency map of each photo: 8-bit grey, or 0 and 255 with --threshold."""
+    from ..inference import SaliencyPipeline, run_files
+
+    existing = _existing(overwrite, skip_existing)
+    _check_streams(inputs, out, json_)
+    pipeline = SaliencyPipeline.from_pretrained(
+        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+    )
+    summary = run_files(
+        pipeline,
+        inputs,
+        out,
+        kind="mask",
+        format=format_,
+        threshold=threshold,
+        crop=crop,
+        label=label,
+        existing=existing,
+        on_file=_progress(),
+    )
+    _finish(summary, json_)
+
+
+def _existing(overwrite: bool, skip_existing: bool) -> Literal["refuse", "overwrite", "skip"]:
+    if overwrite and skip_existing:
+        raise ValueError("--overwrite and --skip-existing exclude each other")
+    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+
+
+def _check_streams(inputs: Sequence[str], out: str | None, as_json: bool) -> None:
+    if as_json and (out == "-" or (out is None and "-" in inputs)):
+        raise ValueError(
+            "the picture and the report of --json would share standard output; give a file as --out"
+        )
+
+
+def _progress() -> Callable[[FileReport, int], None]:
+    """What `run_files` calls with each report: a bar where a person watches many files, else nothing."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="photo", disable=not watched(), delay=0.5)
+
+    def step(report: FileReport, total: int) -> None:
+        bar.total = total
+        bar.update()
+        if bar.n == total:
+            bar.close()
+
+    return step
+
+
+def _finish(summary: Summary, as_json: bool) -> None:
+    """Say what became of the files; exit code 1 if one failed."""
+    counts = {status: summary.count(status) for status in ("written", "skipped", "failed")}
+    if as_json:
+        files = [asdict(report) for report in summary.files]
+        ran = {"device": summary.device, "engine": summary.engine, "precision": summary.precision}
+        typer.echo(json.dumps({**ran, **counts, "files": files}, indent=2))
+    for report in summary.files:
+        if report.error is not None:
+            typer.echo(f"u2net: {_one_line(report.error)}", err=True)
+    if len(summary.files) > 1 and (counts["failed"] or watched()):
+        done = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+        how = f"{summary.device}, {summary.engine}, {summary.precision}"
+        typer.echo(f"u2net: {done} on {how}", err=True)
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _one_line(message: str) -> str:
+    """A message with the control characters of odd file names written out, as Python writes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -1,0 +1,307 @@
+"""The verbs about weights: what there is, converted, fetched, described and published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .options import AllowPickle, License, Overwrite, Picture, ResultsFile, Token
+
+
+def list_() -> None:
+    """List the models that are installed with the command."""
+    from ..hub import list_bundled
+
+    for name, variant, description in list_bundled():
+        typer.echo(f"{name:12} {variant:8} {description}".rstrip())
+
+
+def info(
+    model: Annotated[str, typer.Option(help="A bundled name, a folder, a file, or org/name on the Hub.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Describe a checkpoint: variant, parameters, precision, hash, config, and what made it."""
+    from ..hub import load_network, resolve
+    from ..model import U2Net
+
+    source = resolve(model, allow_pickle=allow_pickle)
+    network = load_network(U2Net, source)
+    facts: dict[str, object] = {
+        "source": source.name,
+        "kind": source.kind,
+        "file": str(source.weights_path),
+        "revision": source.revision,
+        "sha256": source.sha256,
+        "variant": network.config.variant,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **network.notes,
+        "config": network.config.to_dict(),
+    }
+    if json_:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    facts["parameters"] = f"{facts['parameters']:,}"
+    fields = network.config.to_dict()
+    del facts["config"], fields["pretrained_cfg"]  # what timm reads says nothing new
+    for name, value in (*facts.items(), *fields.items()):
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' '):16}{value}")
+
+
+def convert(
+    model: Annotated[str, typer.Option(help="A .pth, .onnx or .safetensors, a folder, or any other source.")],
+    out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    config: Annotated[
+        Path | None, typer.Option(help="A config.json, for a file that comes without one.")
+    ] = None,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Turn any source of weights into a folder laid out as a Hub repo."""
+    from ..config import U2NetConfig
+    from ..model import U2Net
+
+    given = None if config is None else U2NetConfig.load(config)
+    network = U2Net.from_pretrained(model, config=given, allow_pickle=allow_pickle)
+    typer.echo(network.save_pretrained(out, dtype=dtype))  # type: ignore[arg-type]  # checked there
+
+
+def export(
+    model: Annotated[str, typer.Option(help="Weights: any source.")],
+    out: Annotated[Path, typer.Option(help="The file: .onnx, or .xml, beside which a .bin comes to lie.")],
+    format_: Annotated[
+        Literal["onnx", "openvino"] | None, typer.Option("--format", help="Else by the suffix of --out.")
+    ] = None,
+    all_outputs: Annotated[
+        bool, typer.Option("--all-outputs", help="The six side outputs too, not the fused one alone.")
+    ] = False,
+    precision: Annotated[
+        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO and calibrated on --data.")
+    ] = "exact",
+    data: Annotated[
+        Path | None, typer.Option(help="For int8: a folder of photos like those that it is for.")
+    ] = None,
+    allow_pickle: AllowPickle = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a file that runs elsewhere, without torch: checked against torch before it is written."""
+    from ..engines import export
+    from ..hub import resolve
+
+    source = resolve(model, allow_pickle=allow_pickle)
+    typer.echo(
+        export(
+            source,
+            out,
+            format=format_,
+            side_outputs=all_outputs,
+            precision=precision,
+            data=data,
+            overwrite=overwrite,
+        )
+    )
+
+
+def download(
+    model: Annotated[str, typer.Option(help="org/name or org/name@revision on the Hub.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for copies of the files; else the cache.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    token: Token = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="In the place of the Hub's cache folder.")] = None,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Fetch a model from the Hub, for loading it offline; say in which folder it is."""
+    from .. import hub
+
+    typer.echo(
+        hub.download(
+            model, out=out, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
+        )
+    )
+
+
+def card(
+    model: Annotated[str, typer.Option(help="Weights: any source; or a size whose weights are elsewhere.")],
+    out: Annotated[Path, typer.Option(help="README.md; of one that is there, people's text is kept.")],
+    results: ResultsFile = None,
+    name: Annotated[str | None, typer.Option(help="org/name, where it is not the source's.")] = None,
+    picture: Picture = None,
+    license_: License = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if the file is not up to date.")
+    ] = False,
+) -> None:
+    """Make the model card from a config and its results, or bring one up to date."""
+    from ..checkpoints import read_checkpoint
+    from ..config import STAGES, U2NetConfig
+    from ..evaluation import Results
+    from ..hub import PICTURE_NAME, Weights, list_bundled, render_card, resolve, validate_card
+
+    if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
+        config, weights, beside = U2NetConfig(variant=model), None, None
+    else:
+        source = resolve(model)
+        if source.format != "safetensors":
+            raise ValueError(f"{model} holds a .{source.format}; make it a folder first: u2net convert")
+        config = source.config() or read_checkpoint(source.weights_path).config
+        weights = Weights.of(source.weights_path, source.sha256)
+        beside = source.weights_path.with_name("results.json")
+        name = name or (source.name if source.kind in ("hub", "bundled") else source.weights_path.parent.name)
+    results = results or (beside if beside is not None and beside.is_file() else None)
+    if picture is not None and not check:
+        _example(model, picture, out.with_name(PICTURE_NAME))
+    existing = out.read_text(encoding="utf-8") if out.is_file() else None
+    text = render_card(
+        config,
+        None if results is None else Results.load(results),
+        name=name or model,
+        weights=weights,
+        picture=out.with_name(PICTURE_NAME).is_file(),
+        license=license_,
+        existing=existing,
+    )
+    validate_card(text)
+    if not check:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8", newline="")
+    elif text != existing:
+        raise ValueError(f"{out} is not up to date; make it anew by leaving out --check")
+    typer.echo(out)
+
+
+def push(
+    repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
+    model: Annotated[
+        str | None, typer.Option(help="Weights: any source. With --space, what it shows: org/one,org/two.")
+    ] = None,
+    results: ResultsFile = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Push the demo instead, as a Space with this package's wheel.")
+    ] = False,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repo.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Else main; made where it is missing.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
+    picture: Picture = None,
+    license_: License = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    token: Token = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files and the card; ask and push nothing.")
+    ] = False,
+) -> None:
+    """Push weights, config, card and results to the Hub in one commit; or, with --space, the demo."""
+    import tempfile
+
+    if space:
+        _push_space(
+            repo, model, results, private, branch, create_pr, message, tag, picture, license_, token, dry_run
+        )
+        return
+    if model is None:
+        raise ValueError("got no weights to push; give --model, or --space to push the demo")
+    from ..hub import PICTURE_NAME, folder_contents, resolve
+    from ..model import U2Net
+
+    source = resolve(model)
+    beside = source.weights_path.parent
+    if results is None and source.kind != "file" and (beside / "results.json").is_file():
+        results = beside / "results.json"
+    network = U2Net.from_pretrained(model)
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = beside / PICTURE_NAME if source.kind != "file" else None
+        if picture is not None:
+            shown = _example(model, picture, Path(scratch, PICTURE_NAME))
+        shown = shown if shown is not None and shown.is_file() else None
+        if dry_run:
+            folder = network.fill_repo(
+                Path(scratch, "repo"),
+                metrics=results,
+                picture=shown,
+                dtype=dtype,  # type: ignore[arg-type]  # checked there
+            )
+            files = folder_contents(folder, repo, license=license_)
+            for name, content in files.items():
+                size = content.stat().st_size if isinstance(content, Path) else len(content or b"")
+                typer.echo(f"{name:20}{size:>12,} bytes")
+            readme = files["README.md"]
+            typer.echo(readme.decode() if isinstance(readme, bytes) else "")
+            return
+        pushed = network.push_to_hub(
+            repo,
+            private=private,
+            branch=branch,
+            create_pr=create_pr,
+            commit_message=message,
+            tag=tag,
+            token=token,
+            metrics=results,
+            picture=shown,
+            license=license_,
+            dtype=dtype,  # type: ignore[arg-type]  # checked there
+        )
+    if not pushed.changed:
+        typer.echo("nothing has changed, no commit was made", err=True)
+    typer.echo(pushed.pull_request or pushed.url)
+
+
+def _push_space(
+    repo: str,
+    models: str | None,
+    results: Path | None,
+    private: bool | None,
+    branch: str | None,
+    create_pr: bool,
+    message: str | None,
+    tag: str | None,
+    picture: Path | None,
+    license_: str | None,
+    token: str | None,
+    dry_run: bool,
+) -> None:
+    from ..demo import push_space, space_files
+
+    if any(given is not None for given in (results, picture, license_)):
+        raise ValueError("--results, --picture and --license are for a model; leave them out with --space")
+    if dry_run:
+        for name, content in space_files(repo, branch=branch or "main").items():
+            typer.echo(f"{name:40}{len(content):>12,} bytes")
+        return
+    pushed = push_space(
+        repo,
+        models=[name.strip() for name in (models or "").split(",") if name.strip()],
+        private=private,
+        branch=branch,
+        create_pr=create_pr,
+        commit_message=message,
+        tag=tag,
+        token=token,
+    )
+    if not pushed.changed:
+        typer.echo("nothing has changed, no commit was made", err=True)
+    typer.echo(pushed.pull_request or pushed.url)
+
+
+def _example(model: str, photo: Path, out: Path) -> Path:
+    """The picture of a card: a photo, its map and its cutout, side by side on white."""
+    from PIL import Image
+
+    from ..inference import SaliencyPipeline
+
+    result = SaliencyPipeline.from_pretrained(model)(photo)
+    maps = Image.fromarray((result.saliency * 255).round().astype("uint8"))
+    tiles = [tile.convert("RGB") for tile in (result.photo.rgb, maps, result.over("white"))]
+    for tile in tiles:
+        tile.thumbnail((420, 420))
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (3 * width + 16, height), "white")
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i * (width + 8), 0))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out, quality=80, method=6)
+    return out

@@ -1,0 +1,17 @@
+from .checks import check_dataset as check_dataset
+from .dataset import SaliencyDataset as SaliencyDataset
+from .masks import (
+    FOREGROUND as FOREGROUND,
+    IGNORED as IGNORED,
+    read_image as read_image,
+    read_mask as read_mask,
+)
+from .pairing import (
+    find_pairs as find_pairs,
+    pictures_by_stem as pictures_by_stem,
+)
+from .report import (
+    DEFECTS as DEFECTS,
+    DataReport as DataReport,
+    Finding as Finding,
+)

@@ -1,0 +1,219 @@
+"""What is wrong with a data set, before a network is trained or scored on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .dataset import name_of
+from .duplicates import grouped, near_duplicates, signature
+from .masks import FOREGROUND, IGNORED, mask_values, open_mask, read_image
+from .pairing import Pair, Pairing, pair_files
+from .report import DEFECTS, DataReport, Finding, write_report
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+# Spread of the channels up to which a picture is grey, and the level from which it is white.
+_GREY = 16
+_WHITE = 250
+# Masks of copies of a photo differ in compression and size by less.
+_SAME_MASK = 0.02
+
+
+class _Facts(NamedTuple):
+    """What is kept of a pair; None for what could not be read."""
+
+    findings: list[Finding]
+    size: tuple[int, int] | None = None
+    """Of the photo, (height, width)."""
+    digest: bytes | None = None
+    signature: Float32 | None = None
+    mask: Float32 | None = None
+    """16 × 16."""
+    kind: str = ""
+    foreground: float | None = None
+    """Part of the mask; with classes, what is neither background nor ignored."""
+
+
+def check_dataset(
+    root: str | Path | Sequence[str | Path] | None = None,
+    *,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    classes: int | None = None,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> DataReport:
+    """Look at every pair of one or several data sets, such as those to train on and to test on.
+
+    Args:
+        root: Folder or list file, as `find_pairs` takes them; or several, which are compared with each other.
+        images: Folder of the photos.
+        masks: Folder of the masks.
+        classes: Number of classes, for masks of class numbers.
+        out: Folder for report.json, `<data set>_sheet.png` (a sample of pairs) and findings.png (examples).
+        workers: Threads that read; by default one per core.
+        progress: Called with 1 after each pair.
+
+    Raises:
+        FileNotFoundError: a folder is not there, or holds no photos.
+        ValueError: it is unclear which folder is which, or two files claim one name.
+    """
+    roots = [root] if root is None or isinstance(root, str | Path) else list(root)
+    names = [name_of(each, images) for each in roots]
+    if len(set(names)) < len(names):
+        names = [str(each) for each in roots]
+    sets = {n: pair_files(r, images=images, masks=masks) for n, r in zip(names, roots, strict=True)}
+    jobs = [(name, pair) for name, found in sets.items() for pair in found.pairs]
+    facts = []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+        for each in threads.map(lambda job: _inspect(job[0], job[1], classes), jobs):
+            facts.append(each)
+            if progress is not None:
+                progress(1)
+    findings = [finding for each in facts for finding in each.findings]
+    for name, found in sets.items():
+        findings += [Finding("no-photo", name, (str(path),)) for path in found.orphans]
+    findings += _duplicates(jobs, facts)
+    order = list(DEFECTS)
+    findings.sort(key=lambda finding: (order.index(finding.defect), finding.dataset, finding.files))
+    by_set = {name: [f for (n, _), f in zip(jobs, facts, strict=True) if n == name] for name in sets}
+    report = DataReport(findings, {name: _statistics(by_set[name], found) for name, found in sets.items()})
+    if out is not None:
+        write_report(report, sets, Path(out), classes)
+    return report
+
+
+def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
+    findings: list[Finding] = []
+
+    def find(defect: str, *files: Path, detail: str = "") -> None:
+        findings.append(Finding(defect, dataset, tuple(map(str, files)), detail))
+
+    facts = _Facts(findings)
+    photo = None
+    try:
+        photo = read_image(pair.image)
+    except (OSError, ValueError, ImportError) as e:
+        find("unreadable", pair.image, detail=str(e))
+    else:
+        digest = hashlib.blake2b(photo.tobytes(), key=str(photo.shape).encode()).digest()
+        look = signature(Image.fromarray(photo))
+        facts = facts._replace(size=photo.shape[:2], digest=digest, signature=look)
+    if pair.mask is None:
+        find("no-mask", pair.image)
+        return facts
+    try:
+        with open_mask(pair.mask) as picture:
+            values = mask_values(picture, classes=classes)
+            defects = list(_storage_defects(picture, classes))
+    except (OSError, ValueError) as e:
+        find("unreadable", pair.mask, detail=str(e))
+        return facts
+    if photo is not None and photo.shape[:2] != values.shape:
+        (h, w), (mask_h, mask_w) = photo.shape[:2], values.shape
+        turned = "; turned by EXIF?" if (h, w) == (mask_w, mask_h) else ""
+        find("size", pair.image, pair.mask, detail=f"{w} × {h} and {mask_w} × {mask_h}{turned}")
+    if not any(defect == "colour" for defect, _ in defects):  # as grey, colours are any values
+        defects += _value_defects(values, classes)
+    for defect, detail in defects:
+        find(defect, pair.mask, detail=detail)
+    small = Image.fromarray(values).resize((16, 16), Image.Resampling.BOX)
+    if classes is None:
+        kind = "0 and 255" if np.isin(values, (0, 255)).all() else "soft"
+        foreground = float(values.mean()) / 255
+    else:
+        kind = "classes"
+        foreground = float(((values > 0) & (values != IGNORED)).mean())
+    mask = np.asarray(small, np.float32) / np.float32(255)
+    return facts._replace(mask=mask, kind=kind, foreground=foreground)
+
+
+def _storage_defects(picture: Image.Image, classes: int | None) -> Iterator[tuple[str, str]]:
+    """How the file holds the mask."""
+    if picture.format == "JPEG":
+        yield "jpeg", ""
+    if picture.mode in ("1", "L", "F") or picture.mode.startswith("I") or (classes and picture.mode == "P"):
+        return
+    colours = np.asarray(picture.convert("RGB")).astype(np.int16)
+    spread = int((colours.max(axis=2) - colours.min(axis=2)).max())
+    # JPEG shifts the channels of a grey picture by a little.
+    yield ("colour" if spread > _GREY else "rgb"), f"mode {picture.mode}"
+
+
+def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, str]]:
+    """What the mask says, as numbers."""
+    there = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    low, high = int(there[0]), int(there[-1])
+    if classes is not None:
+        wrong = there[(there >= classes) & (there != IGNORED)]
+        if wrong.size:
+            yield "classes", f"{wrong.tolist()[:8]} of 0 to {classes - 1}"
+        elif set(there.tolist()) <= {0, IGNORED}:
+            yield "empty", ""
+    elif high == 0:
+        yield "empty", ""
+    elif high < FOREGROUND:
+        yield "values", f"values up to {high}, foreground is from {FOREGROUND}"
+    elif len(there) <= 2 and not {low, high} <= {0, 255}:
+        yield "values", f"only {there.tolist()}"
+    elif low >= FOREGROUND:
+        yield "full", ""
+    elif high < _WHITE:
+        yield "dim", f"values up to {high}"
+
+
+def _duplicates(jobs: Sequence[tuple[str, Pair]], facts: Sequence[_Facts]) -> Iterator[Finding]:
+    """The same photo in several places: to the pixel, or nearly."""
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for i, each in enumerate(facts):
+        if each.digest is not None:
+            same[each.digest].append(i)
+    copies = [group for group in same.values() if len(group) > 1]
+    first = [group[0] for group in same.values()]
+    looks = [look for i in first if (look := facts[i].signature) is not None]
+    alike = [[first[k] for k in group] for group in grouped(near_duplicates(looks), len(looks))]
+    for groups, within, across in ((copies, "duplicate", "leak"), (alike, "near-duplicate", "near-leak")):
+        for group in groups:
+            names = sorted({jobs[i][0] for i in group})
+            known = [mask for i in group if (mask := facts[i].mask) is not None]
+            apart = max((float(np.abs(mask - known[0]).mean()) for mask in known), default=0.0)
+            yield Finding(
+                across if len(names) > 1 else within,
+                ", ".join(names),
+                tuple(str(jobs[i][1].image) for i in group),
+                f"their masks differ, MAE {apart:.3f}" if apart > _SAME_MASK else "",
+            )
+
+
+def _statistics(facts: Sequence[_Facts], found: Pairing) -> dict[str, object]:
+    def spread(values: Sequence[float], digits: int) -> dict[str, float]:
+        if not values:
+            return {}
+        quantiles = np.quantile(values, (0, 0.05, 0.5, 0.95, 1)).tolist()
+        names = ("least", "5 %", "median", "95 %", "most")
+        return {name: round(quantile, digits) for name, quantile in zip(names, quantiles, strict=True)}
+
+    sizes = [each.size for each in facts if each.size is not None]
+    parts = [each.foreground for each in facts if each.foreground is not None]
+    files = [pair.image for pair in found.pairs], [pair.mask for pair in found.pairs if pair.mask]
+    return {
+        "pairs": sum(each.size is not None and each.foreground is not None for each in facts),
+        "width": spread([width for _, width in sizes], 0),
+        "height": spread([height for height, _ in sizes], 0),
+        "foreground": spread(parts, 3),
+        "photos": dict(Counter(path.suffix.lower() for path in files[0]).most_common()),
+        "mask_files": dict(Counter(path.suffix.lower() for path in files[1]).most_common()),
+        "masks": dict(Counter(each.kind for each in facts if each.kind).most_common()),
+    }

@@ -1,0 +1,8 @@
+from .app import (
+    launch as launch,
+    serve as serve,
+)
+from .space import (
+    push_space as push_space,
+    space_files as space_files,
+)

@@ -1,0 +1,183 @@
+"""The Gradio app: both sizes in the browser, and the same as an API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .models import Models  # isort: skip  # goes first: it imports spaces
+
+from starlette.middleware import Middleware
+
+try:
+    import gradio as gr
+except ImportError as e:
+    raise ImportError("the demo needs gradio; install it with: pip install 'u2net-hub[space]'") from e
+
+from . import theme
+from .events import LIMITS
+from .middleware import Guard
+from .models import SOURCES_VARIABLE
+from .page import Page
+
+if TYPE_CHECKING:
+    from ..engines import EngineName, Precision
+
+
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 20_000_000
+KEPT_SECONDS = 3600
+"""How long a visitor's files stay."""
+WAITING = 64
+"""Requests that may wait; the next one is told to come back later."""
+SESSIONS = 500
+"""Visitors whose pages the server keeps in mind."""
+_CREDIT = (
+    "Photos: NASA (Eileen Collins, public domain), Stéfan van der Walt (cat, CC0), Rachel Michetti (coffee, "
+    "CC0), SpaceX (rocket, public domain), linolafett (grass, CC0); by way of scikit-image."
+)
+
+
+def sources_from_environment() -> list[str]:
+    """The models named in U2NET_MODELS, separated by commas; the bundled U²-Net† where there are none."""
+    named = os.environ.get(SOURCES_VARIABLE, "").split(",")
+    return [name.strip() for name in named if name.strip()] or ["u2netp"]
+
+
+def snippet(address: str | None = None) -> str:
+    """Python code that calls the app; of the Space that it runs on, if it runs on one."""
+    where = address or os.environ.get("SPACE_ID") or "http://127.0.0.1:7860"
+    return f'''from gradio_client import Client, handle_file
+
+client = Client("{where}")
+png, facts, *_ = client.predict(handle_file("cat.jpg"), api_name="/cutout")
+print(png, facts["confidence"], facts["milliseconds"])
+'''
+
+
+def build(models: Models, folder: str | Path) -> gr.Blocks:
+    """The page, with its events and its API.
+
+    Args:
+        models: what visitors can choose from.
+        folder: where Gradio keeps its files, GRADIO_TEMP_DIR.
+    """
+    page = Page(models, Path(folder))
+    blocks: gr.Blocks
+    with gr.Blocks(title="U²-Net", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
+        device = models.get(models.names[0]).engine.device
+        gr.HTML(theme.masthead([*models.names, f"on {device}"]))
+        with gr.Tabs():
+            for name, lay_out in (
+                ("Cutout", page.cutout),
+                ("Compare", page.compare),
+                ("Inside", page.inside),
+                ("Batch", page.batch),
+                ("Your model", page.your_model),
+            ):
+                with gr.Tab(name, id=name, elem_id=f"tab-{name.split()[0].lower()}"):
+                    lay_out()
+        with gr.Accordion("Use it from code", open=False):
+            gr.Markdown(f"```python\n{snippet()}```\nAll calls: see the API page, linked below.")
+        gr.HTML(f'<p class="credit">{LIMITS}</p><p class="credit">{_CREDIT}</p>')
+    blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+    return blocks
+
+
+@contextmanager
+def serve(
+    sources: Sequence[str] | None = None,
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "exact",
+    host: str | None = None,
+    port: int | None = None,
+) -> Iterator[gr.Blocks]:
+    """The app, running while the context lasts; `.local_url` of what it yields says where.
+
+    Visitors' files are in a folder of its own, which is gone afterwards.
+
+    Args:
+        sources: the models; None: those of U2NET_MODELS, or the bundled U²-Net†.
+        device: as for `SaliencyPipeline`.
+        engine: likewise.
+        precision: likewise.
+        host: to listen on; None: GRADIO_SERVER_NAME, or this machine alone.
+        port: likewise; None: the first free one from 7860.
+
+    Raises:
+        ValueError: as `Models`.
+        OSError: a model cannot be had, or the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="u2net-demo-") as folder:
+        before = os.environ.get("GRADIO_TEMP_DIR")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        models = Models(
+            sources or sources_from_environment(), device=device, engine=engine, precision=precision
+        )
+        blocks = build(models, folder)
+        try:
+            blocks.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                show_error=False,
+                max_file_size=MAX_FILE_BYTES,
+                enable_monitoring=False,
+                run_history=False,
+                mcp_server=False,
+                pwa=False,
+                state_session_capacity=SESSIONS,
+                app_kwargs={"middleware": [Middleware(Guard)]},
+                theme=theme.theme(),
+                css=theme.CSS,
+                head=theme.HEAD,
+                footer_links=["api"],
+            )
+            yield blocks
+        finally:
+            blocks.close(verbose=False)
+            if before is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def launch(
+    sources: Sequence[str] | None = None,
+    *,
+    device: str = "auto",
+    engine: EngineName = "auto",
+    precision: Precision = "exact",
+    host: str | None = None,
+    port: int | None = None,
+    on_ready: Callable[[str], object] = logger.info,
+) -> None:
+    """Serve the app until it is interrupted or told to stop; arguments as for `serve`.
+
+    Args:
+        sources: the models.
+        device: where they run.
+        engine: what runs them.
+        precision: how.
+        host: to listen on.
+        port: likewise.
+        on_ready: called with the address.
+    """
+    # as at Ctrl-C, so that visitors' files are removed
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with serve(sources, device=device, engine=engine, precision=precision, host=host, port=port) as blocks:
+        on_ready(str(blocks.local_url))
+        blocks.block_thread()

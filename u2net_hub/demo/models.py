@@ -1,0 +1,274 @@
+"""The networks that the visitors of a demo share, and what they say of a photo."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+try:
+    import spaces  # before torch starts CUDA: on ZeroGPU it stands in for it
+except ImportError:
+    spaces = None
+
+from .. import imaging as im
+from ..inference import SaliencyPipeline, SaliencyResult
+from .guests import GUESTS, check_guest_cost, look_up_guest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..config import U2NetConfig
+    from ..engines import Engine, EngineName, Precision
+    from ..imaging import Photo
+
+
+SOURCES_VARIABLE = "U2NET_MODELS"
+
+Maps: TypeAlias = "tuple[NDArray[np.float32], ...]"
+
+MAX_PIXELS = 24_000_000
+"""Of a visitor's photo: 6000 × 4000."""
+PREVIEW = 1280
+"""Longest side in pixels of what the page shows; downloads have the photo's own size."""
+_REMEMBERED = 16
+_REMEMBERED_BYTES = 8_000_000
+_GPU_SECONDS = 20
+
+
+class SharedEngine:
+    """An engine that all visitors share: on ZeroGPU it runs in the process that has the GPU.
+
+    Args:
+        engine: the one that runs the network.
+        zero_gpu: whether that process has to be asked.
+    """
+
+    def __init__(self, engine: Engine, *, zero_gpu: bool = False) -> None:
+        self.config: U2NetConfig = engine.config
+        self.name: str = engine.name
+        self.precision: Precision = engine.precision
+        self.device: str = "ZeroGPU" if zero_gpu else engine.device
+        self.seconds = 0.0
+        """How long the network took for the last batch."""
+        self._engine = engine
+        self._timed = spaces.GPU(self._run, duration=_GPU_SECONDS) if zero_gpu else self._run
+
+    def __call__(self, batch: NDArray[np.float32], *, side_outputs: bool = False) -> Maps:
+        maps, self.seconds = self._timed(batch, side_outputs)
+        return maps
+
+    def _run(self, batch: NDArray[np.float32], side_outputs: bool) -> tuple[Maps, float]:
+        start = time.perf_counter()
+        maps = self._engine(batch, side_outputs=side_outputs)
+        return maps, time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in memory."""
+
+    name: str
+    pipeline: SaliencyPipeline
+    engine: SharedEngine
+    parameters: int
+    megabytes: float
+    """Of the file of weights, in 10⁶ bytes."""
+    revision: str | None = None
+    """The commit, where it came from the Hub."""
+
+
+class Answer(NamedTuple):
+    """What a network said of a photo."""
+
+    model: Model
+    photo: Photo
+    maps: Maps
+    """The fused map and the side outputs, each float32 (out, h, w)."""
+    seconds: float
+    """How long the network took, when it saw this photo first."""
+
+    def result(self, longest: int | None = None) -> SaliencyResult:
+        """The result at the photo's own size, or shrunk to `longest` pixels on its longest side."""
+        photo = self.photo if longest is None else shrink(self.photo, longest)
+        return SaliencyResult(photo, self.model.pipeline.config, *self.maps)
+
+    def facts(self) -> dict[str, object]:
+        """What is said beside the pictures, for people and for programs."""
+        result = self.result()
+        height, width = result.size
+        return {
+            "model": self.model.name,
+            "found": result.found,
+            "confidence": round(result.confidence, 4),
+            "width": width,
+            "height": height,
+            "milliseconds": round(1000 * self.seconds, 1),
+            "device": self.model.engine.device,
+        }
+
+
+class Models:
+    """The networks of a demo: those it was started with, and a few that visitors asked for.
+
+    Args:
+        sources: what `U2Net.from_pretrained` takes; the first is the one to begin with.
+        device: as for `SaliencyPipeline`.
+        engine: likewise; on ZeroGPU it is torch.
+        precision: likewise.
+
+    Raises:
+        ValueError: there are no sources, or two of one name; or as `U2Net.from_pretrained`.
+        OSError: a source cannot be had.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        precision: Precision = "exact",
+    ) -> None:
+        self._device, self._engine, self._precision = device, engine, precision
+        self._guests: OrderedDict[str, Model] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], tuple[Maps, float]] = OrderedDict()
+        self._running, self._inviting = Lock(), Lock()
+        self._own: dict[str, Model] = {}
+        for source in sources:
+            name = _display_name(source)
+            if name in self._own:
+                raise ValueError(f"two models are called {name!r}; give folders or files of different names")
+            self._own[name] = self._load(name, source)
+        if not self._own:
+            raise ValueError("got no models; name at least one source in U2NET_MODELS, or none for u2netp")
+
+    @property
+    def names(self) -> list[str]:
+        """The models that the demo was started with, in order."""
+        return list(self._own)
+
+    def get(self, name: str) -> Model:
+        """A model in memory.
+
+        Raises:
+            ValueError: it is not there (any more).
+        """
+        found = self._own.get(name) or self._guests.get(name)
+        if found is None:
+            raise ValueError(f"model {name!r} is not in memory, expected one of {self.names}; load it first")
+        return found
+
+    def run(self, name: str, photo: Photo) -> Answer:
+        """What a model says of a photo; the same photo again is remembered for a while."""
+        model = self.get(name)
+        x = model.pipeline.prepare(photo).x
+        key = (name, hashlib.sha256(x.tobytes()).hexdigest())
+        with self._running:
+            known = self._remembered.pop(key, None)
+            if known is None:
+                batch = model.engine(x[None], side_outputs=True)
+                known = tuple(each[0] for each in batch), model.engine.seconds
+            if sum(each.nbytes for each in known[0]) <= _REMEMBERED_BYTES:
+                self._remembered[key] = known
+                while len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
+        return Answer(model, photo, *known)
+
+    def invite(self, source: str) -> Model:
+        """Load a public model from the Hub for a visitor; the one that was asked for longest ago goes.
+
+        Only `config.json` and `model.safetensors` are fetched, of one commit, and the files do not stay.
+        Neither a local path nor a token of this machine's owner is used.
+
+        Args:
+            source: "org/name" or "org/name@revision".
+
+        Raises:
+            ValueError: it is no such name, or the model is too large.
+            OSError: it cannot be had, or is not a model of this library.
+        """
+        with self._inviting:
+            name, megabytes = look_up_guest(source)
+            guest = self._guests.pop(name, None)
+            if guest is None:
+                with tempfile.TemporaryDirectory(prefix="u2net-guest-") as cache:
+                    guest = self._load(name, name, megabytes=megabytes, cache_dir=cache)
+                while len(self._guests) >= GUESTS:
+                    self._forget(self._guests.popitem(last=False)[0])
+            self._guests[name] = guest
+            return guest
+
+    def _forget(self, name: str) -> None:
+        with self._running:
+            for key in [key for key in self._remembered if key[0] == name]:
+                del self._remembered[key]
+
+    def _load(
+        self, name: str, source: str, *, megabytes: float | None = None, cache_dir: str | None = None
+    ) -> Model:
+        from ..model import U2Net
+
+        guest = cache_dir is not None
+        network = U2Net.from_pretrained(source, token=False if guest else None, cache_dir=cache_dir)
+        if guest:
+            check_guest_cost(network)
+        zero_gpu = spaces is not None and spaces.config.Config.zero_gpu and not guest
+        # what is loaded after the start is not on ZeroGPU's GPU: visitors' models run on the CPU there
+        at_hand = "cpu" if guest and spaces is not None and spaces.config.Config.zero_gpu else self._device
+        chosen: EngineName = "torch" if zero_gpu else self._engine
+        pipeline = SaliencyPipeline(network, device=at_hand, engine=chosen, precision=self._precision)
+        engine = SharedEngine(pipeline.engine, zero_gpu=zero_gpu)
+        pipeline.engine = engine
+        loaded = network.loaded_from
+        if megabytes is None:
+            megabytes = 0.0 if loaded is None else loaded.weights_path.stat().st_size / 1e6
+        if not zero_gpu:  # so that the first visitor's time is the network's, not that of its first call
+            engine(np.zeros((1, network.config.in_channels, *network.config.input_size), np.float32))
+        return Model(
+            name,
+            pipeline,
+            engine,
+            sum(p.numel() for p in network.parameters()),
+            megabytes,
+            None if loaded is None else loaded.revision,
+        )
+
+
+def _display_name(source: str) -> str:
+    path = Path(source)
+    return source if not path.exists() else path.resolve().name if path.is_dir() else path.stem
+
+
+def read_photo(path: str | Path, name: str) -> Photo:
+    """A visitor's photo.
+
+    Raises:
+        ValueError: it cannot be read, or has more than `MAX_PIXELS`; the message calls it `name`.
+        ImportError: it is HEIC, and pillow-heif is not installed.
+    """
+    with open(path, "rb") as file:
+        return im.load(file, name=name, max_pixels=MAX_PIXELS)
+
+
+def shrink(photo: Photo, longest: int) -> Photo:
+    """The photo with at most `longest` pixels on its longest side."""
+    scale = longest / max(photo.size)
+    if scale >= 1:
+        return photo
+    height, width = (max(1, round(scale * side)) for side in photo.size)
+
+    def resized(picture: Image.Image) -> Image.Image:
+        return picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+    alpha = None if photo.alpha is None else resized(photo.alpha)
+    return replace(photo, rgb=resized(photo.rgb), alpha=alpha)

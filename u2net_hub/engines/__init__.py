@@ -1,0 +1,5 @@
+"""What runs the network: torch, ONNX Runtime and OpenVINO; export and int8 quantisation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

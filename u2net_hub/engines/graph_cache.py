@@ -1,0 +1,139 @@
+"""Graphs built from weights, kept in the user's cache folder by the weights' SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..atomic import write_files
+from ..checkpoints import check_shapes, fold
+from ..config import U2NetConfig
+from ..hub import Source
+from .graph_files import config_inside, read_metadata
+from .onnx_builder import SMALLEST, build_graph, output_names
+from .precision import sensitive_convolutions
+from .protocol import Engine
+
+if TYPE_CHECKING:
+    from ..model import U2Net
+
+
+logger = logging.getLogger(__name__)
+
+
+Float32 = NDArray[np.float32]
+KEPT = 4
+"""So many input sizes stay compiled."""
+
+
+def cache_folder() -> Path:
+    """Where built graphs are kept: U2NET_CACHE, else the user's cache folder."""
+    if os.environ.get("U2NET_CACHE"):
+        return Path(os.environ["U2NET_CACHE"])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "u2net-hub"
+
+
+class _KeptGraph(NamedTuple):
+    config: U2NetConfig
+    content: bytes
+    """ONNX."""
+    outputs: list[str]
+
+
+def kept_graph(source: U2Net | Source) -> _KeptGraph:
+    """The graph of a network, with all its outputs; of a file of weights it is kept for the next time."""
+    if not isinstance(source, Source):
+        state = {key: value.detach().cpu().numpy() for key, value in source.state_dict().items()}
+        return _KeptGraph(source.config, _build(source.config, state), output_names(source.config))
+    if source.format == "onnx" and (inside := config_inside(source.weights_path)) is not None:
+        outputs = json.loads(read_metadata(source.weights_path)["outputs"])
+        return _KeptGraph(inside, source.weights_path.read_bytes(), outputs)
+    config, read = _tensors(source)
+    identity = f"{source.sha256} {config.to_json()} {__version__}"
+    kept = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()}.onnx"
+    graph = _read_kept(kept)
+    if graph is None:
+        graph = _build(config, read())
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_files(kept.parent, {kept.name: graph, f"{kept.name}.sha256": _sha256(graph)})
+        except OSError as e:
+            logger.info("the graph is not kept for the next time: %s", e)
+    return _KeptGraph(config, graph, output_names(config))
+
+
+def _build(config: U2NetConfig, state: dict[str, NDArray[Any]]) -> bytes:
+    convs = fold(config, state)
+    kept = {"float32": json.dumps(sensitive_convolutions(convs))}
+    built: bytes = build_graph(config, convs, side_outputs=True, metadata=kept).SerializeToString()
+    return built
+
+
+def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArray[Any]]]]:
+    """The config of a file of weights, and what reads its tensors; without torch, where that can be had."""
+    from safetensors import SafetensorError, safe_open
+
+    if source.format == "safetensors":
+        try:
+            with safe_open(source.weights_path, "np") as file:
+                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+                types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            if types <= {"F16", "F32", "F64", "I64"}:  # NumPy has no bfloat16
+                from safetensors.numpy import load_file
+
+                config = check_shapes(source.weights_path, shapes, source.config())
+                return config, lambda: load_file(source.weights_path)
+        except (SafetensorError, ValueError):
+            pass  # the reader below says what is wrong with it
+    from ..hub import load_network
+    from ..model import U2Net
+
+    network = load_network(U2Net, source)
+    return network.config, lambda: {key: value.numpy() for key, value in network.state_dict().items()}
+
+
+def _read_kept(path: Path) -> bytes | None:
+    """A graph that was kept, if it is as it was written."""
+    try:
+        graph = path.read_bytes()
+        said = path.with_name(f"{path.name}.sha256").read_bytes()
+    except OSError:
+        return None
+    return graph if said == _sha256(graph) else None
+
+
+def _sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def wanted(names: list[str], side_outputs: bool) -> list[str]:
+    if not side_outputs:
+        return names[:1]
+    if len(names) == 1:
+        raise ValueError("this file was exported without side outputs; export it with --all-outputs")
+    return names
+
+
+def check_size(engine: Engine) -> None:
+    if min(engine.config.input_size) < SMALLEST:
+        height, width = engine.config.input_size
+        raise ValueError(
+            f"the network's input is {height} × {width} px, engine {engine.name!r} needs at least "
+            f"{SMALLEST} × {SMALLEST}; use engine 'torch'"
+        )

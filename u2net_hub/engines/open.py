@@ -1,0 +1,157 @@
+"""What runs the network: one callable, batch of preprocessed images in, maps out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from ..hub import Source, resolve
+from .onnx_builder import SMALLEST
+from .precision import Precision
+from .protocol import Engine, EngineName
+
+if TYPE_CHECKING:
+    from ..model import U2Net
+
+
+logger = logging.getLogger(__name__)
+
+
+# Fastest first, on a CPU; `u2net bench` tells
+_RANKED: dict[Precision, tuple[EngineName, ...]] = {
+    "exact": ("openvino", "onnxruntime", "torch"),
+    "fast": ("openvino", "torch", "onnxruntime"),
+    "int8": ("openvino",),
+}
+
+
+def open_engine(
+    source: U2Net | Source | str | Path,
+    *,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    precision: Precision = "exact",
+    compile: bool = False,
+) -> Engine:
+    """The engine for a network or for a source of weights.
+
+    Args:
+        source: a U2Net, what `U2Net.from_pretrained` takes, or a file that `export` made. On a CPU a
+            .safetensors or an exported file runs in ONNX Runtime and OpenVINO without importing torch.
+        engine: `"torch"`, `"onnxruntime"`, `"openvino"`; `"auto"` takes the fastest that is installed.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`, or `"auto"` for the best there is. OpenVINO also
+            knows its own, e.g. `"GPU"` for Intel's.
+        precision: `"exact"`, float32; `"fast"`, 16 bit where the hardware has it, with the layers that need
+            it in float32; `"int8"`, of a file that was exported so.
+        compile: have torch compile the network at the first call of each batch size: a minute or more on a
+            CPU, worth it for long runs of one size.
+
+    Raises:
+        ValueError: an unknown engine, device or precision, one that the engine or the source does not have,
+            or an unknown source.
+        ImportError: the engine is not installed.
+        RuntimeError: the device is not there.
+    """
+    if engine not in get_args(EngineName):
+        raise ValueError(f"unknown engine {engine!r}, expected one of {list(get_args(EngineName))}")
+    if precision not in get_args(Precision):
+        raise ValueError(f"unknown precision {precision!r}, expected one of {list(get_args(Precision))}")
+    if isinstance(source, str | Path):
+        source = resolve(source)
+    exported = source if isinstance(source, Source) and _is_exported(source) else None
+    if precision == "int8" and exported is None:
+        raise ValueError(
+            "precision 'int8' is for a file that was calibrated: "
+            "u2net export --model SOURCE --format openvino --precision int8 --data FOLDER --out FILE.xml"
+        )
+    chosen = _choose(engine, device, precision, exported, _is_too_small(source))
+    if compile and chosen != "torch":
+        raise ValueError(f"compile=True is for engine 'torch', and the engine is {chosen!r}")
+    opened: Engine
+    if chosen == "torch":
+        from ..model import U2Net
+        from .torch_engine import TorchEngine
+
+        network = source if isinstance(source, U2Net) else _load(source)
+        opened = TorchEngine(network, device, precision, compile=compile)
+    else:
+        from .onnxruntime_engine import OnnxRuntimeEngine
+        from .openvino_engine import OpenVinoEngine
+
+        kind = OnnxRuntimeEngine if chosen == "onnxruntime" else OpenVinoEngine
+        opened = kind(source, device, precision)
+    logger.info("engine %s, precision %s, device %s", opened.name, opened.precision, opened.device)
+    return opened
+
+
+def _is_exported(source: Source) -> bool:
+    """Whether the file is a graph with our config in it; other .onnx files are read for their weights."""
+    if source.format == "xml":
+        return True
+    if source.format != "onnx":
+        return False
+    from .graph_files import config_inside
+
+    return config_inside(source.weights_path) is not None
+
+
+def _load(source: Source) -> U2Net:
+    from ..hub import load_network
+    from ..model import U2Net
+
+    return load_network(U2Net, source)
+
+
+def _choose(
+    engine: EngineName, device: str, precision: Precision, exported: Source | None, too_small: bool
+) -> EngineName:
+    """The engine to use: the one asked for if it can run the source, else the fastest that can."""
+    able: tuple[EngineName, ...] = _RANKED[precision]
+    if exported is not None:
+        able = ("openvino",) if exported.format == "xml" else ("onnxruntime", "openvino", "torch")
+        if exported.format == "onnx" and precision == "int8":
+            raise ValueError(
+                f"{exported.name} is ONNX, whose precision is 'exact'; int8 is for OpenVINO's .xml"
+            )
+    if engine != "auto":
+        if engine not in able:
+            raise ValueError(
+                f"engine {engine!r} cannot do precision {precision!r} of "
+                f"{exported.name if exported else 'this source'}, expected one of {list(able)}"
+            )
+        return engine
+    if "torch" in able and (too_small or device not in ("auto", "cpu") or (device == "auto" and _has_gpu())):
+        return "torch"
+    for name in able:
+        if name == "torch" or _is_installed(name, exported is None):
+            return name
+    raise ImportError(
+        f"{exported.name if exported else 'this source'} needs openvino; "
+        "install it with: pip install 'u2net-hub[openvino]'"
+    )
+
+
+def _is_installed(name: EngineName, builds: bool) -> bool:
+    """Whether the engine can be imported, and onnx, where a graph has to be built for it."""
+    return find_spec(name) is not None and (not builds or find_spec("onnx") is not None)
+
+
+def _is_too_small(source: U2Net | Source) -> bool:
+    """Whether the network's input is one that graphs are not made for."""
+    config = source.config() if isinstance(source, Source) else source.config
+    return config is not None and min(config.input_size) < SMALLEST
+
+
+def _has_gpu() -> bool:
+    """Whether torch has one; torch is asked only where there may be one."""
+    maybe = sys.platform == "darwin" or os.path.exists("/proc/driver/nvidia") or shutil.which("nvidia-smi")
+    if not maybe:
+        return False
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -1,0 +1,5 @@
+"""Measures of saliency, results.json, tables and plots, for anything that makes maps."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

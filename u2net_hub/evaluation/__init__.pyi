@@ -1,0 +1,21 @@
+from .metrics import (
+    FastScores as FastScores,
+    confusion as confusion,
+    iou_per_class as iou_per_class,
+    score_image as score_image,
+    summarise as summarise,
+)
+from .plots import plot_curves as plot_curves
+from .published import published_scores as published_scores
+from .results import (
+    COLUMNS as COLUMNS,
+    DatasetScores as DatasetScores,
+    Results as Results,
+    Speed as Speed,
+    Training as Training,
+)
+from .scoring import (
+    evaluate as evaluate,
+    evaluate_maps as evaluate_maps,
+)
+from .tables import score_table as score_table

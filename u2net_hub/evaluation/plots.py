@@ -1,0 +1,57 @@
+"""Curves of precision, recall and F as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..atomic import file_name
+from .results import Results
+
+if TYPE_CHECKING:
+    pass
+
+_PLOTS = (("precision_recall", "recall", "precision"), ("f_threshold", "threshold", "f_measure"))
+
+
+def plot_curves(models: Mapping[str, Results], out: str | Path) -> list[Path]:
+    """Draw precision over recall and F over the threshold: a plot for each data set, a line for each model.
+
+    Args:
+        models: Results with curves, by what the legend calls them.
+        out: Folder for `<data set>_precision_recall.png` and `<data set>_f_threshold.png`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ImportError("plots need matplotlib; install it with: pip install 'u2net-hub[eval]'") from e
+    Path(out).mkdir(parents=True, exist_ok=True)
+    written = []
+    for dataset in dict.fromkeys(name for results in models.values() for name in results.datasets):
+        rows = {name: results.datasets.get(dataset) for name, results in models.items()}
+        lines = {name: row for name, row in rows.items() if row is not None and row.curves}
+        for kind, x, y in _PLOTS if lines else ():
+            figure = Figure(figsize=(6, 4.5), dpi=150, layout="constrained")
+            axes = figure.subplots()
+            for name, row in lines.items():
+                label = f"maxF {row.scores['max_f']:.3f}, MAE {row.scores['mae']:.3f}"
+                curves = {"threshold": np.arange(256), **row.curves}
+                axes.plot(curves[x], curves[y], label=f"{name}: {label}" if name else label)
+            axes.set(title=f"{dataset}, {max(row.n for row in lines.values()):,} pictures")
+            axes.set(xlabel=x, ylabel=y if y == "precision" else "F-measure (β² = 0.3)")
+            axes.set(xlim=(0, 255 if x == "threshold" else 1.01), ylim=(0, 1.01))
+            axes.grid(alpha=0.3)
+            axes.legend(loc="lower center", fontsize="small")
+            path = Path(out) / f"{file_name(dataset)}_{kind}.png"
+            figure.savefig(path)
+            written.append(path)
+    return written

@@ -1,0 +1,283 @@
+"""Scores and where they come from: results.json, the one schema for scores, and curves.npz beside it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..atomic import file_name
+
+Float64 = npt.NDArray[np.float64]
+
+FRACTIONS = (
+    *("max_f", "mean_f", "adaptive_f", "mae", "weighted_f", "s_measure"),
+    *("max_e", "mean_e", "adaptive_e", "relaxed_boundary_f", "mean_iou"),
+)
+"""The scores of results.json that lie in [0, 1]. `hce` counts clicks."""
+CURVES = ("precision", "recall", "f_measure", "e_measure")
+"""What curves.npz holds of each data set, as `<data set>/<curve>`, at the thresholds 0 … 255."""
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """What a network is worth on one data set."""
+
+    n: int
+    """Number of pictures."""
+    scores: Mapping[str, float]
+    """By their names in results.json."""
+    iou: Mapping[str, float | None] | None = None
+    """Of each class, where there are several; None for a class that is nowhere in the set."""
+    measured: bool = True
+    """False for numbers taken over from a publication."""
+    curves: Mapping[str, Float64] = field(default_factory=dict, compare=False)
+    """precision, recall, f_measure and e_measure at the thresholds 0 … 255, each (256,): curves.npz."""
+    pictures: Sequence[tuple[str, Mapping[str, float]]] = field(default=(), compare=False)
+    """Name and scores of each picture: the CSV file."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a checkpoint came about, in words for its card."""
+
+    data: tuple[str, ...]
+    """Names of the data sets."""
+    start: str | None = None
+    """The weights that it was fine-tuned from, as a source; None: from scratch."""
+    recipe: str = ""
+    duration: str = ""
+    machine: str = ""
+    command: str = ""
+    history: tuple[Mapping[str, float], ...] = ()
+    """Scores on held-out pairs as the run went on: "hours" and measures, the first validation first."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One line of the speed table."""
+
+    engine: str
+    """With its precision, e.g. "torch bfloat16"."""
+    machine: str
+    images_per_second: float
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results.json holds."""
+
+    datasets: Mapping[str, DatasetScores]
+    weights_sha256: str | None = None
+    """Of the file of weights; None where maps were scored."""
+    command: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    date: str = ""
+    """ISO 8601."""
+    training: Training | None = None
+    """Only in the files of published weights, as are the next."""
+    speed: tuple[Speed, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of results.json."""
+        content: dict[str, object] = {
+            "weights_sha256": self.weights_sha256,
+            "command": self.command,
+            "versions": dict(self.versions),
+            "date": self.date,
+            "datasets": {name: _entry(dataset) for name, dataset in self.datasets.items()},
+        }
+        if self.training is not None:
+            training = asdict(self.training)
+            if not self.training.history:
+                del training["history"]
+            content["training"] = json.loads(json.dumps(training))  # tuples are lists there
+        if self.speed:
+            content["speed"] = [asdict(row) for row in self.speed]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: object) -> Results:
+        """The results that `to_dict` wrote.
+
+        Raises:
+            ValueError: a field is missing, unknown, or out of its range.
+        """
+        expected = sorted(set(cls.__dataclass_fields__) - _OPTIONAL)
+        if not isinstance(content, dict) or sorted(set(content) - _OPTIONAL) != expected:
+            got = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"results have the fields {got}, expected {expected}")
+        for name in ("versions", "datasets"):
+            if not isinstance(content[name], dict):
+                raise ValueError(f"{name} is {content[name]!r}, expected an object")
+        for name, kinds in (("weights_sha256", str | None), ("command", str | None), ("date", str)):
+            if not isinstance(content[name], kinds):
+                raise ValueError(f"{name} is {content[name]!r}, expected text")
+        if content["weights_sha256"] is not None and not re.fullmatch(
+            "[0-9a-f]{64}", content["weights_sha256"]
+        ):
+            raise ValueError(
+                f"weights_sha256 is {content['weights_sha256']!r}, expected 64 hexadecimal digits"
+            )
+        datasets = {name: _read_entry(name, entry) for name, entry in content["datasets"].items()}
+        training, speed = content.get("training"), content.get("speed", [])
+        if not isinstance(speed, list):
+            raise ValueError(f"speed is {speed!r}, expected a list")
+        read = {
+            "datasets": datasets,
+            "training": None if training is None else _read_fields(Training, "training", training),
+            "speed": tuple(_read_fields(Speed, "speed", row) for row in speed),
+        }
+        return cls(**(content | read))
+
+    def save(self, folder: str | Path) -> None:
+        """Write results.json, curves.npz and, for each data set, the scores of each picture as a CSV file."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        curves: dict[str, Any] = {
+            f"{name}/{key}": curve
+            for name, dataset in self.datasets.items()
+            for key, curve in dataset.curves.items()
+        }
+        if curves:
+            np.savez_compressed(folder / "curves.npz", thresholds=np.arange(256), **curves)
+        for name, dataset in self.datasets.items():
+            if dataset.pictures:
+                with (folder / f"{file_name(name)}.csv").open("w", encoding="utf-8", newline="") as file:
+                    score_table = csv.DictWriter(file, ["name", *dataset.pictures[0][1]])
+                    score_table.writeheader()
+                    for picture, scores in dataset.pictures:
+                        score_table.writerow(
+                            {"name": picture} | {key: f"{v:.6f}" for key, v in scores.items()}
+                        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read results.json, and the curves where curves.npz lies beside it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not of this schema; the message names the file.
+        """
+        path = Path(path)
+        try:
+            results = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as e:  # also what is no JSON, or no UTF-8
+            raise ValueError(f"{path} holds no results: {e}") from e
+        beside = path.with_name("curves.npz")
+        if not beside.is_file():
+            return results
+        try:
+            with np.load(beside, allow_pickle=False) as arrays:
+                curves = {
+                    name: {key: arrays[f"{name}/{key}"] for key in CURVES if f"{name}/{key}" in arrays}
+                    for name in results.datasets
+                }
+        except (ValueError, OSError, zipfile.BadZipFile) as e:
+            raise ValueError(f"{beside} holds no curves: {e}") from e
+        datasets = {name: replace(each, curves=curves[name]) for name, each in results.datasets.items()}
+        return replace(results, datasets=datasets)
+
+
+_OPTIONAL = {"training", "speed"}
+
+_Row = TypeVar("_Row", Training, Speed)
+
+
+def _read_fields(kind: type[_Row], name: str, content: object) -> _Row:
+    """One of the rows that are words and numbers only."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    needed = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
+    if not isinstance(content, dict) or not needed <= set(content) <= set(fields):
+        got = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{name} has the fields {got}, expected {sorted(fields)}")
+    read = {}
+    for key, value in content.items():
+        if key == "data":
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            value = tuple(value) if fits else value
+        elif key == "history":
+            fits = isinstance(value, list) and all(map(_is_point, value))
+            value = tuple(value) if fits else value
+        elif key in ("images_per_second", "batch"):
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+        else:
+            fits = isinstance(value, str) or (value is None and key == "start")
+        if not fits:
+            raise ValueError(f"{name}: {key} is {value!r}, expected {fields[key].type}")
+        read[key] = value
+    return kind(**read)
+
+
+def _entry(dataset: DatasetScores) -> dict[str, object]:
+    scores = {name: round(value, 6) for name, value in dataset.scores.items()}
+    entry: dict[str, object] = {"n": dataset.n, "measured": dataset.measured, **scores}
+    if dataset.iou is not None:
+        entry["iou"] = {name: None if v is None else round(v, 6) for name, v in dataset.iou.items()}
+    return entry
+
+
+def _read_entry(name: str, entry: object) -> DatasetScores:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is {entry!r}, expected an object with scores")
+    scores = dict(entry)
+    n, measured, iou = scores.pop("n", None), scores.pop("measured", None), scores.pop("iou", None)
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"{name}: n is {n!r}, expected the number of pictures")
+    if not isinstance(measured, bool):
+        raise ValueError(f"{name}: measured is {measured!r}, expected true or false")
+    unknown = sorted(set(scores) - {*FRACTIONS, "hce"})
+    if unknown:
+        raise ValueError(
+            f"{name} has unknown scores {unknown}, expected some of {[*FRACTIONS, 'hce', 'iou']}"
+        )
+    if iou is not None and not isinstance(iou, dict):
+        raise ValueError(f"{name}: iou is {iou!r}, expected an object with a number for each class")
+    for key, value in [
+        *scores.items(),
+        *((f"iou of {c}", v) for c, v in (iou or {}).items() if v is not None),
+    ]:
+        top = float("inf") if key == "hce" else 1
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= top:
+            raise ValueError(f"{name}: {key} is {value!r}, expected a number from 0 to {top}")
+    return DatasetScores(n, scores, iou, measured)
+
+
+# Tables
+
+
+COLUMNS = {
+    "max_f": "maxF",
+    "mean_f": "meanF",
+    "adaptive_f": "adpF",
+    "mae": "MAE",
+    "weighted_f": "wF",
+    "s_measure": "S",
+    "max_e": "maxE",
+    "mean_e": "meanE",
+    "adaptive_e": "adpE",
+    "relaxed_boundary_f": "bF",
+    "mean_iou": "mIoU",
+    "hce": "HCE",
+}
+
+
+def _is_point(content: object) -> bool:
+    """Whether this is an entry of a history."""
+    if not isinstance(content, dict) or len(content) < 2 or "hours" not in content:
+        return False
+    numbers = [v for v in content.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+    known = {"hours", *COLUMNS, "mean_iou"}
+    return set(content) <= known and len(numbers) == len(content) and all(0 <= v < 1e6 for v in numbers)

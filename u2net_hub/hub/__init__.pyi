@@ -1,0 +1,51 @@
+from .card import (
+    PICTURE_NAME as PICTURE_NAME,
+    Weights as Weights,
+    render_card as render_card,
+    validate_card as validate_card,
+)
+from .client import (
+    call as call,
+    make_client as make_client,
+    redact as redact,
+)
+from .downloads import download as download
+from .errors import (
+    AccessDeniedError as AccessDeniedError,
+    ConflictError as ConflictError,
+    CorruptFileError as CorruptFileError,
+    GatedRepoError as GatedRepoError,
+    HubError as HubError,
+    HubUnavailableError as HubUnavailableError,
+    MissingFileError as MissingFileError,
+    NotCachedError as NotCachedError,
+    RepoNotFoundError as RepoNotFoundError,
+    RevisionNotFoundError as RevisionNotFoundError,
+    UnusableRepoError as UnusableRepoError,
+)
+from .pretrained import (
+    Pretrained as Pretrained,
+    load_network as load_network,
+)
+from .push import (
+    BranchState as BranchState,
+    Content as Content,
+    Pushed as Pushed,
+    check_repo_id as check_repo_id,
+    push_files as push_files,
+)
+from .push_model import (
+    FILES as FILES,
+    folder_contents as folder_contents,
+    push_folder as push_folder,
+)
+from .snapshot import check_revision as check_revision
+from .sources import (
+    CONFIG_NAME as CONFIG_NAME,
+    WEIGHTS_DIR as WEIGHTS_DIR,
+    WEIGHTS_NAME as WEIGHTS_NAME,
+    Source as Source,
+    list_bundled as list_bundled,
+    list_models as list_models,
+    resolve as resolve,
+)

@@ -1,0 +1,134 @@
+"""The card's front matter: the fields that the Hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub import EvalResult, ModelCardData
+
+from ...config import LIBRARY_NAME, U2NetConfig
+from ...evaluation import COLUMNS, Results
+from .markdown import plain
+
+DEFAULT_LICENSE = "apache-2.0"
+_TAGS = ("u2net", "salient-object-detection", "background-removal", "saliency", "arxiv:2005.09007")
+
+
+# Front matter
+
+PIPELINE = "image-segmentation"
+
+
+def card_fields(
+    config: U2NetConfig, results: Results | None, name: str, license: str | None
+) -> dict[str, object]:
+    """Our fields of the front matter; None takes a field out."""
+    training = results.training if results is not None else None
+    start = training.start if training is not None else None
+    data = ModelCardData(
+        license=license or DEFAULT_LICENSE,
+        library_name=LIBRARY_NAME,
+        pipeline_tag=PIPELINE,
+        tags=[*_TAGS],
+        base_model=start if start is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", start) else None,
+        datasets=[slug(name) for name in training.data] if training is not None and training.data else None,
+        model_name=name.split("/")[-1],
+        eval_results=_eval_results(config, results),
+    ).to_dict()  # type: ignore[no-untyped-call]
+    if not data["model-index"][0]["results"]:
+        del data["model-index"]
+    return {key: data.get(key) for key in _FIELDS}
+
+
+_FIELDS = ("library_name", "pipeline_tag", "license", "tags", "datasets", "base_model", "model-index")
+
+
+def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResult]:
+    """Every measured score."""
+    found: list[EvalResult] = []
+    taken: set[str] = set()
+    for name, dataset in (results.datasets if results is not None else {}).items():
+        if not dataset.measured:
+            continue
+        kind = slug(name)
+        while kind in taken:  # results of one type are merged into one entry
+            kind += "-"
+        taken.add(kind)
+        scores = [(key, COLUMNS[key], value) for key, value in dataset.scores.items()]
+        scores += [
+            ("iou", f"IoU of {label}", value)
+            for label, value in (dataset.iou or {}).items()
+            if value is not None
+        ]
+        found += [
+            EvalResult(
+                task_type=PIPELINE,
+                task_name=task(config),
+                dataset_type=kind,
+                dataset_name=plain(name),
+                dataset_args={"pictures": dataset.n},
+                metric_type=key,
+                metric_name=plain(label),
+                metric_value=round(float(value), 6),
+            )
+            for key, label, value in scores
+        ]
+    return found
+
+
+def slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+
+
+def _dump(fields: Mapping[str, object]) -> str:
+    there = {key: value for key, value in fields.items() if value is not None}
+    if not there:
+        return ""
+    return str(yaml.safe_dump(there, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def load_fields(block: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(block) if block.strip() else {}
+    except yaml.YAMLError as e:
+        raise ValueError(
+            f"README.md has front matter that is not YAML ({' '.join(str(e).split())}); correct it there"
+        ) from e
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"README.md has front matter that is a {type(data).__name__}, expected names and values"
+        )
+    return data
+
+
+def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool) -> str:
+    """Put our fields in the place of those in the block; the other lines stay, comments included."""
+    there = load_fields(block)
+    ours = dict(fields)
+    if keep_license and there.get("license"):
+        ours["license"] = there["license"]
+    tags: str | list[str] = there.get("tags") or []
+    ours["tags"] = list(dict.fromkeys([*([tags] if isinstance(tags, str) else tags), *_TAGS]))
+    for key in ("datasets", "base_model"):
+        ours[key] = ours[key] or there.get(key)
+    expected = {key: value for key, value in {**there, **ours}.items() if value is not None}
+    for key, value in ours.items():
+        if there.get(key) == value:
+            continue
+        lines = _dump({key: value})
+        # the key's line and what belongs to it: indented lines, items, and blank lines between them
+        entry = re.compile(rf"^{re.escape(key)}[ \t]*:.*\n(?:\n*(?:[ \t]+\S|- ).*\n)*", re.MULTILINE)
+        block = entry.sub(lines.replace("\\", r"\\"), block) if key in there else block + lines
+    try:
+        return block if load_fields(block) == expected else _dump(expected)
+    except ValueError:
+        return _dump(expected)  # YAML in a style that lines do not tell apart
+
+
+def task(config: U2NetConfig) -> str:
+    if config.out_channels > 1:
+        return "semantic segmentation"
+    return "line drawing" if config.invert else "salient object detection"

@@ -1,0 +1,110 @@
+"""The model card: README.md made of a config, its results, and what is known of the training data.
+
+What is made here stands between marks, so that the rest of a README stays as people wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from huggingface_hub import ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+from ...config import LIBRARY_NAME, U2NetConfig
+from ...evaluation import Results
+from .front_matter import PIPELINE, card_fields, load_fields, merge_fields
+from .sections import BEGIN, Weights, card_sections, merge_sections
+
+PICTURE_NAME = "example.webp"
+"""A photo from examples/, its map and its cutout, where the repo has one."""
+
+
+def render_card(
+    config: U2NetConfig,
+    results: Results | None = None,
+    *,
+    name: str,
+    weights: Weights | None = None,
+    picture: bool = False,
+    license: str | None = None,
+    existing: str | None = None,
+) -> str:
+    """The text of README.md.
+
+    Args:
+        config: architecture and preprocessing.
+        results: scores, training and speed, as far as they are known.
+        name: "org/name" on the Hub, or a bundled name.
+        weights: the file that the card is of; None: it is not here, and the card tells where it is.
+        picture: whether example.webp lies beside the card.
+        license: of the weights, as the Hub names it; None: what `existing` says, else Apache 2.0.
+        existing: a README.md to bring up to date. Only our fields and the marked sections change.
+
+    Raises:
+        ValueError: `existing` has front matter that is not YAML, or the results are of other weights.
+    """
+    if results is not None and weights is not None:
+        results = results_of(results, weights.sha256)
+    sections = card_sections(config, results, name, weights, picture)
+    fields = card_fields(config, results, name, license)
+    existing = existing or ""
+    crlf = "\r\n" in existing and not re.search(r"(?<!\r)\n", existing)
+    text = existing.removeprefix("\ufeff").replace("\r\n", "\n")
+    block = REGEX_YAML_BLOCK.search(text)
+    head = "" if block is None else block[2].strip("\n") + "\n"
+    body = text if block is None else text[block.end() :]
+    head = merge_fields(head, fields, keep_license=license is None)
+    merged = f"---\n{head}---\n{merge_sections(body, sections)}"
+    return merged.replace("\n", "\r\n") if crlf else merged
+
+
+def results_of(results: Results, sha256: str) -> Results:
+    """The results, with the weights that they are of.
+
+    Raises:
+        ValueError: they were measured on other weights.
+    """
+    if not any(dataset.measured for dataset in results.datasets.values()):
+        return results
+    if results.weights_sha256 not in (None, sha256):
+        raise ValueError(
+            f"the results are of weights with the SHA-256 {results.weights_sha256}, and these have {sha256}; "
+            "measure these with: u2net eval"
+        )
+    return replace(results, weights_sha256=sha256)
+
+
+def validate_card(text: str) -> None:
+    """Check a card's front matter as the Hub does, as far as that goes offline.
+
+    Raises:
+        ValueError: with every problem found.
+    """
+    block = REGEX_YAML_BLOCK.search(text)
+    if block is None:
+        raise ValueError("the card has no front matter, expected YAML between two lines of ---")
+    data = load_fields(block[2])
+    problems = [
+        f"{key} is {data.get(key)!r}, expected {expected!r}"
+        for key, expected in (("library_name", LIBRARY_NAME), ("pipeline_tag", PIPELINE))
+        if data.get(key) != expected
+    ]
+    for key in ("tags", "datasets"):
+        values = data.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            problems.append(f"{key} is {values!r}, expected a list of words")
+    if not isinstance(data.get("license"), str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", data["license"]):
+        problems.append(
+            f"license is {data.get('license')!r}, expected one of the Hub's names, such as apache-2.0"
+        )
+    try:
+        ModelCardData(**data)
+    except (ValueError, TypeError) as e:
+        problems.append(str(e))
+    names = re.findall(BEGIN.format(name=r"([\w-]+)"), text)
+    problems += [
+        f"section {name!r} is there twice" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    if problems:
+        raise ValueError("the card is not valid: " + "; ".join(problems))

@@ -1,0 +1,189 @@
+"""The card's sections, each between marks of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ...checkpoints import count_parameters
+from ...config import U2NetConfig
+from ...evaluation import COLUMNS, Results, Training, published_scores
+from .front_matter import slug, task
+from .markdown import code, escape, format_score, line
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the card says of the file of weights."""
+
+    sha256: str
+    size: int
+    """Bytes."""
+    precision: str
+    """Such as "float16 and float32"."""
+
+    @classmethod
+    def of(cls, path: Path, sha256: str) -> Weights:
+        """Read the header of a .safetensors file."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            kinds = {str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118
+        names = [_PRECISIONS[kind] for kind in sorted(kinds) if kind in _PRECISIONS]
+        return cls(sha256, path.stat().st_size, " and ".join(names))
+
+
+_PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+
+
+@dataclass(frozen=True)
+class _Data:
+    """A data set that people train on, and what may be done with it."""
+
+    name: str
+    url: str
+    content: str
+    terms: str
+
+
+_DATA = {
+    "duts-tr": _Data(
+        "DUTS-TR",
+        "http://saliencydetection.net/duts/",
+        "10,553 photos of ImageNet's detection sets with masks drawn by hand (Wang et al., CVPR 2017)",
+        "published for research, to be cited; its authors state no licence, and the photos are ImageNet's, "
+        "whose terms allow non-commercial research and teaching. Whether weights made from them may be used "
+        "for more is for you to judge.",
+    ),
+}
+
+
+# Sections
+
+BEGIN = r"<!-- u2net-hub: begin {name}\b[^>]*-->"
+_END = r"<!-- u2net-hub: end {name} -->"
+
+
+def _marked(name: str, text: str) -> str:
+    begin = f"<!-- u2net-hub: begin {name} (generated: what is written between the marks is replaced) -->"
+    return f"{begin}\n\n{text.strip()}\n\n<!-- u2net-hub: end {name} -->"
+
+
+def merge_sections(body: str, sections: Mapping[str, str]) -> str:
+    """Put our sections in the place of the marked ones; new ones go beside their neighbours, or last."""
+    if not body.strip():
+        return "\n" + "\n\n".join(_marked(*section) for section in sections.items()) + "\n"
+    last = 0
+    for name in _NAMES:
+        span, text = _span(body, name), sections.get(name)
+        if text is None:
+            if span is not None:
+                body = body[: span[0]].rstrip("\n") + body[span[1] :]
+            continue
+        section = _marked(name, text)
+        if span is not None:
+            body = body[: span[0]] + section + body[span[1] :]
+            last = span[0] + len(section)
+        elif name == "intro":
+            continue  # people wrote their own, or took it out
+        elif last:
+            body = f"{body[:last]}\n\n{section}{body[last:]}"
+            last += 2 + len(section)
+        elif following := [found for other in _NAMES if (found := _span(body, other)) is not None]:
+            at = min(following)[0]
+            body = f"{body[:at]}{section}\n\n{body[at:]}"
+            last = at + len(section)
+        else:
+            body = f"{body.rstrip()}\n\n{section}"
+            last = len(body)
+    return body if body.endswith("\n") else body + "\n"
+
+
+def _span(body: str, name: str) -> tuple[int, int] | None:
+    """Where a section lies, marks included; None without both marks, or with others between them."""
+    pair = re.search(f"{BEGIN.format(name=name)}(.*?){_END.format(name=name)}", body, re.DOTALL)
+    return None if pair is None or "<!-- u2net-hub:" in pair[1] else pair.span()
+
+
+def card_sections(
+    config: U2NetConfig, results: Results | None, name: str, weights: Weights | None, picture: bool
+) -> dict[str, str]:
+    """Name and text of each section, in order."""
+    training = results.training if results is not None else None
+    template = _ENVIRONMENT.get_template("card.md.jinja")
+    context = template.new_context(
+        {
+            "name": name,
+            "on_hub": "/" in name,
+            "title": _TITLES.get(config.variant, "U²-Net with a table of its own"),
+            "task": task(config),
+            "config": config,
+            "results": results,
+            "measured": results is not None and any(d.measured for d in results.datasets.values()),
+            "scores": _scores(results),
+            "history": _history(training),
+            "training": training,
+            "data": [
+                (item, _DATA.get(slug(item))) for item in (training.data if training is not None else ())
+            ],
+            "weights": weights,
+            "parameters": count_parameters(config),
+        }
+    )
+    names = [key for key in _NAMES if picture or key != "picture"]
+    return {key: "".join(template.blocks[key](context)) for key in names}
+
+
+_NAMES = ("intro", "picture", "use", "architecture", "training", "scores", "speed", "limits", "citation")
+_TITLES = {"u2net": "U²-Net", "u2netp": "U²-Net†"}
+
+
+def _history(training: Training | None) -> list[list[str]]:
+    """The table of scores over time, its head first: at most a dozen rows, the last one among them."""
+    if training is None or not training.history:
+        return []
+    points = training.history
+    keys = [key for key in points[-1] if key != "hours"]
+    rows = [["hours", *(COLUMNS.get(key, key) for key in keys)]]
+    shown = sorted({round(i * (len(points) - 1) / 11) for i in range(12)})
+    for point in (points[i] for i in shown):
+        cells = (f"{point[key]:.4f}" if key in point else "–" for key in keys)
+        rows.append([f"{point['hours']:.2f}", *cells])
+    return rows
+
+
+def _scores(results: Results | None) -> list[list[str]]:
+    """The table of scores, its head first; beside measured rows stand those of the papers."""
+    if results is None or not results.datasets:
+        return []
+    used = {key for dataset in results.datasets.values() for key in dataset.scores}
+    keys = [key for key in COLUMNS if key in used]
+    rows = [["data set", "pictures", "scores of", *(COLUMNS[key] for key in keys)]]
+
+    def add(name: str, n: int, label: str, scores: Mapping[str, float | None], digits: int) -> None:
+        cells = ("–" if scores.get(key) is None else format_score(key, scores[key], digits) for key in keys)
+        rows.append([name, f"{n:,}", label, *cells])
+
+    for name, dataset in results.datasets.items():
+        if dataset.measured:
+            add(name, dataset.n, "these weights", dataset.scores, 4)
+            for label, other in published_scores(name).items():
+                add("", other.n, label, other.scores, 3)
+        else:
+            add(name, dataset.n, "the paper (not measured here)", dataset.scores, 3)
+    return rows
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("u2net_hub.hub.card", "."),
+    finalize=escape,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,
+)
+_ENVIRONMENT.filters |= {"code": code, "line": line}

@@ -1,0 +1,222 @@
+"""Requests to the Hub: retries, time-outs, errors with a remedy, and logs without secrets."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from huggingface_hub import HfApi, constants, errors, get_session
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's own
+
+from .. import __version__
+from ..config import LIBRARY_NAME
+from .errors import (
+    AccessDeniedError,
+    ConflictError,
+    GatedRepoError,
+    HubError,
+    HubUnavailableError,
+    MissingFileError,
+    NotCachedError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+"""How often a request is tried."""
+LONGEST_WAIT = 60.0
+"""Seconds; a server that asks for more is not waited for."""
+PATIENCE = 100.0
+"""Seconds without a byte after which a request that the client gives no time-out is given up."""
+_SECRETS = re.compile(
+    r"\bhf_\w{6,}|(?<=Bearer )[^\s\"']+|(?<=[?&])X-[\w-]+=[^&\s\"']+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
+)
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+def redact(text: str) -> str:
+    """The text without tokens, passwords in URLs and signatures of signed URLs."""
+    return _SECRETS.sub("***", text)
+
+
+class _Redact(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+_redact = _Redact()
+
+
+def make_client(token: str | bool | None = None) -> HfApi:
+    """The client for the configured endpoint, under this library's name."""
+    for name in ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        logging.getLogger(name).addFilter(_redact)  # they log signed URLs whole
+    return HfApi(token=token, library_name=LIBRARY_NAME, library_version=__version__)
+
+
+# What huggingface_hub raises: transport errors; OSError for short bodies; RuntimeError around failed uploads
+# and out of Xet; and over an answer that is not the Hub's, whatever its parsing stumbles on.
+_FAILURES = (HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+
+
+def call(
+    do: Callable[[], T],
+    repo_id: str,
+    about: str,
+    *,
+    revision: str | None = None,
+    pushing: bool = False,
+    attempts: int = ATTEMPTS,
+) -> T:
+    """Ask the Hub; what may be a passing failure is tried again, after a wait that doubles and jitters.
+
+    Args:
+        do: the request, and nothing else.
+        repo_id: the repo, for the message.
+        about: the file in it, or what else the request is about, for the message.
+        revision: branch, tag or commit, for the message.
+        pushing: the request writes.
+        attempts: how often at most.
+
+    Raises:
+        HubError: it failed for good, or too often.
+    """
+    attempt = 1
+    while True:
+        try:
+            with _patience():
+                return do()
+        except HubError:
+            raise
+        except _FAILURES as e:
+            error = _explain(e, repo_id, about, revision, pushing)
+            wait = _wait(e, attempt)
+        # raised out here, without its cause: a traceback would show what servers say, which may hold secrets
+        if not isinstance(error, HubUnavailableError) or wait is None or attempt >= attempts:
+            raise error
+        logger.warning("%s (trying again in %.1f s, attempt %d of %d)", error, wait, attempt + 1, attempts)
+        time.sleep(wait)
+        attempt += 1
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """A time-out for the requests to which the client gives none: they would wait for ever."""
+    session = get_session()
+    before = session.timeout
+    if before.read is None:
+        session.timeout = PATIENCE
+    try:
+        yield
+    finally:
+        session.timeout = before
+
+
+def _wait(e: Exception, attempt: int) -> float | None:
+    """Seconds before the next attempt; None: there is no use in one."""
+    if isinstance(e, errors.LocalEntryNotFoundError) and not isinstance(
+        e.__cause__, errors.FileMetadataError
+    ):
+        return None  # the client has tried for half a minute itself
+    asked = e.response.headers.get("Retry-After", "") if isinstance(e, errors.HfHubHTTPError) else ""
+    seconds = float(asked) if asked.isdigit() else 2.0 ** (attempt - 1)
+    return seconds * random.uniform(1.0, 1.5) if seconds <= LONGEST_WAIT else None
+
+
+def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, pushing: bool) -> HubError:
+    """The error to raise in the place of one of the client's."""
+    if isinstance(e, errors.LocalEntryNotFoundError | RuntimeError) and e.__cause__ is not None:
+        return _explain(e.__cause__, repo_id, about, revision, pushing)  # the client wraps the reason
+
+    page = f"{constants.ENDPOINT}/{repo_id}"
+    at = f"{repo_id}@{revision}" if revision else repo_id
+
+    def error(kind: type[HubError], problem: str, remedy: str) -> HubError:
+        said = getattr(e, "server_message", None)
+        quoted = f" ({' '.join(redact(str(said)).split())[:200]})" if said else ""
+        return kind(f"{at}: {about}: {problem}{quoted}; {remedy}", repo_id=repo_id, file=about)
+
+    if isinstance(e, errors.GatedRepoError):
+        return error(
+            GatedRepoError,
+            "the repo is gated",
+            f"accept its terms at {page} and log in with: hf auth login (or give token=…)",
+        )
+    if isinstance(e, errors.RepositoryNotFoundError):
+        return error(
+            RepoNotFoundError,
+            "there is no such repo, or it is private and this token may not see it",
+            "check the name, log in with: hf auth login (or give token=…), accept its terms if it has any",
+        )
+    if isinstance(e, errors.RevisionNotFoundError):
+        return error(
+            RevisionNotFoundError, "no such revision", f"see the branches and tags at {page}/tree/main"
+        )
+    if isinstance(e, errors.EntryNotFoundError):
+        return error(MissingFileError, "no such file in the repo", f"see its files at {page}/tree/main")
+    if isinstance(e, errors.HfHubHTTPError):
+        return _explain_status(e.response.status_code, error, pushing)
+    if isinstance(e, errors.OfflineModeIsEnabled):
+        return error(NotCachedError, "offline mode is on", "unset HF_HUB_OFFLINE to ask the Hub")
+    if "Timeout" in type(e).__name__:  # the client's transport changes with its version, the names do not
+        return error(
+            HubUnavailableError,
+            "the Hub did not answer in time",
+            "try again, or allow more seconds with HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT",
+        )
+    if isinstance(e, HTTPError):
+        connect = (
+            "no connection to the Hub" if "Connect" in type(e).__name__ else "the connection to the Hub broke"
+        )
+        return error(
+            HubUnavailableError,
+            f"{connect} at {constants.ENDPOINT}",
+            "check network and proxy, and try again",
+        )
+    if isinstance(e, ValueError) and "metadata in README.md" in str(e):
+        reason = " ".join(redact(str(e)).split())
+        return error(HubError, reason, "correct the front matter of the card")
+    if isinstance(e, OSError) and e.errno is not None:
+        return error(HubError, f"{e.strerror} ({e.filename})", "check the disk, or choose another cache_dir")
+    if isinstance(e, OSError | RuntimeError) and not isinstance(e, errors.FileMetadataError):
+        return error(HubUnavailableError, "the transfer was cut short or failed", "try again")
+    return error(
+        HubUnavailableError,
+        f"what {constants.ENDPOINT} sent is not an answer of the Hub",
+        "check HF_ENDPOINT, and whether a proxy or a sign-in page stands between",
+    )
+
+
+def _explain_status(
+    status: int, error: Callable[[type[HubError], str, str], HubError], pushing: bool
+) -> HubError:
+    if status == 401:
+        return error(
+            AccessDeniedError, "the Hub does not accept this token", "log in again with: hf auth login"
+        )
+    if status == 403:
+        verb = "write to" if pushing else "read"
+        tokens = f"{constants.ENDPOINT}/settings/tokens"
+        return error(AccessDeniedError, f"this token may not {verb} it", f"take one that may, from {tokens}")
+    if status in (409, 412) and pushing:
+        return error(ConflictError, f"the repo has changed meanwhile (status {status})", "push again")
+    if status == 429:
+        return error(
+            HubUnavailableError, "the Hub refuses so many requests", "wait a while, or log in: hf auth login"
+        )
+    if status in _TRANSIENT:
+        return error(HubUnavailableError, f"the Hub answers with status {status}", "try again later")
+    return error(
+        HubError, f"the Hub refuses the request with status {status}", "check names and token, or report it"
+    )

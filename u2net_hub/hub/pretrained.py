@@ -1,0 +1,271 @@
+"""The loading and saving half of U2Net: from_pretrained, save_pretrained, push_to_hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from .. import __version__
+from ..atomic import write_files
+from ..config import LIBRARY_NAME, U2NetConfig
+from .sources import CONFIG_NAME, RESULTS_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
+
+    from ..evaluation import Results
+    from .push import Pushed
+else:
+    Module = object
+
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+_M = TypeVar("_M", bound="Pretrained")
+
+
+class Pretrained(Module):
+    """The loading and saving half of U2Net."""
+
+    config: U2NetConfig
+    notes: Mapping[str, str] = MappingProxyType({})
+    """What the file says of itself: "format", "precision", "made_by", and "derived_from", the foreign
+    file that the weights were converted from; saved files carry that one along."""
+    loaded_from: Source | None = None
+    """The files that the weights came from; training does not change it."""
+
+    @classmethod
+    def from_pretrained(
+        cls: type[_M],
+        source: str | Path,
+        *,
+        config: U2NetConfig | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        allow_pickle: bool = False,
+    ) -> _M:
+        """Load a network in eval mode, float32, on the CPU; every weight must be there and fit.
+
+        Args:
+            source: "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth or .onnx file of the
+                family; "org/name" or "org/name@revision".
+            config: in the place of config.json, or of what the shapes tell where there is none.
+            revision: branch, tag or commit, for a source on the Hub.
+            token: for a private or gated repo; None: the one stored by `hf auth login`.
+            cache_dir: in the place of the client's cache folder.
+            local_files_only: take what the cache holds, without a request.
+            allow_pickle: take a .pth where a folder or repo holds nothing else. Nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: there are no such weights.
+            ValueError: they are damaged, not of the family, or do not fit their config.
+            ImportError: an .onnx file, and onnx is not installed.
+        """
+        found = resolve(
+            source,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_pickle=allow_pickle,
+        )
+        return load_network(cls, found, config=config)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: Dtype | torch.dtype = "float32") -> Path:
+        """Write config.json and model.safetensors into a folder, which then loads with `from_pretrained`.
+
+        Each file appears whole or not at all.
+
+        Args:
+            folder: made where it is missing; the two files are replaced where they are there.
+            dtype: of the convolutions. Batch norm stays float32: it is a hundredth of the file, and running
+                variances leave the range of float16.
+
+        Raises:
+            ValueError: the network is fused, a weight is not finite in `dtype`, or `dtype` is another one.
+        """
+        import torch
+        from safetensors.torch import save
+
+        from ..checkpoints import official_shapes
+
+        name = str(dtype).removeprefix("torch.")
+        if name not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"dtype is {dtype!r}, expected float32, float16 or bfloat16")
+        state = self.state_dict()
+        if state.keys() != official_shapes(self.config).keys():
+            raise ValueError(
+                "this network has no batch norm left to save (fuse() makes such copies for inference); "
+                "save the network that it was made from"
+            )
+        tensors = {}
+        for key, value in state.items():
+            if value.is_floating_point():
+                value = value.to(torch.float32 if ".bn_s1." in key else getattr(torch, name))
+                if not value.isfinite().all():
+                    raise ValueError(f"{key} holds values that are not finite in {name}; nothing was written")
+            tensors[key] = value.detach().to("cpu").contiguous()
+        metadata = {"format": "pt", "library_name": LIBRARY_NAME, "library_version": __version__}
+        if "derived_from" in self.notes:
+            metadata["derived_from"] = self.notes["derived_from"]
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_json().encode()
+        write_files(folder, {CONFIG_NAME: config, WEIGHTS_NAME: _in_order(save(tensors, metadata))})
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        tag: str | None = None,
+        token: str | bool | None = None,
+        metrics: Results | Mapping[str, object] | str | Path | None = None,
+        picture: str | Path | None = None,
+        license: str | None = None,
+        dtype: Dtype | torch.dtype = "float32",
+    ) -> Pushed:
+        """Push weights, config, card and results in one commit; the same content again makes none.
+
+        Repo and branch are created where they are missing. A push that fails leaves the repo as it was, and
+        can be repeated. Of a README.md in the repo only our fields and the marked sections change.
+
+        Args:
+            repo_id: "org/name".
+            private: for a new repo; None: as the account is set up.
+            branch: None: main.
+            create_pr: open a pull request, in the place of a commit.
+            commit_message: None: "Upload model with u2net-hub".
+            tag: a name for the commit.
+            token: with write permission; None: the one stored by `hf auth login`.
+            metrics: results of these weights, as `evaluate` gives them; or the path of their results.json,
+                or of its folder. curves.npz beside it is taken too.
+            picture: a .webp for the card: a photo that may be shown, with its map and cutout.
+            license: of the weights, as the Hub names it; None: what the README there says, else "apache-2.0".
+            dtype: as for `save_pretrained`.
+
+        Raises:
+            OSError: the Hub refuses or cannot be reached; the classes are those of `u2net_hub.remote`.
+            ValueError: the metrics are of other weights, or `private=True` and the repo is public.
+        """
+        from .push_model import push_folder
+
+        with tempfile.TemporaryDirectory(prefix="u2net-push-") as folder:
+            self.fill_repo(folder, metrics=metrics, picture=picture, dtype=dtype)
+            return push_folder(
+                folder,
+                repo_id,
+                commit_message=commit_message,
+                private=private,
+                branch=branch,
+                create_pr=create_pr,
+                tag=tag,
+                token=token,
+                license=license,
+            )
+
+    def fill_repo(
+        self,
+        folder: str | Path,
+        *,
+        metrics: Results | Mapping[str, object] | str | Path | None = None,
+        picture: str | Path | None = None,
+        dtype: Dtype | torch.dtype = "float32",
+    ) -> Path:
+        """Write what `push_to_hub` pushes into a folder, but for the card; arguments as there."""
+        from ..evaluation import Results
+        from .card import PICTURE_NAME, results_of
+
+        folder = self.save_pretrained(folder, dtype=dtype)
+        if isinstance(metrics, str | Path):
+            path = Path(metrics)
+            metrics = Results.load(path / RESULTS_NAME if path.is_dir() else path)
+        elif isinstance(metrics, Mapping):
+            metrics = Results.from_dict(dict(metrics))
+        if metrics is not None:
+            saved, loaded = resolve_folder(folder, allow_pickle=False), self.loaded_from
+            if (
+                loaded is not None
+                and metrics.weights_sha256 == loaded.sha256
+                and _equal_weights(saved, loaded)
+            ):
+                metrics = replace(metrics, weights_sha256=saved.sha256)  # the same weights in another file
+            results_of(metrics, saved.sha256).save(folder)
+        if picture is not None:
+            shutil.copyfile(picture, folder / PICTURE_NAME)
+        return folder
+
+
+def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = None) -> _M:
+    """Build a network from local files, once config and shapes are found to agree."""
+    import torch
+
+    from ..checkpoints import check_onnx, read_checkpoint
+
+    if source.format == "xml":
+        raise ValueError(
+            f"{source.name} is an OpenVINO graph, which SaliencyPipeline runs; "
+            "a U2Net needs the checkpoint that it was exported from"
+        )
+    try:
+        checkpoint = read_checkpoint(
+            source.weights_path, config=config or source.config(), allow_pickle=source.allow_pickle
+        )
+    except ValueError as e:
+        if source.kind != "hub":
+            raise
+        from .errors import UnusableRepoError
+
+        raise UnusableRepoError(
+            f"{source.name}@{source.revision}: {source.weights_path.name} is as the Hub has it, but cannot "
+            f"be used: {e}; see the repo's other revisions, or tell its owner",
+            repo_id=source.name,
+            file=source.weights_path.name,
+        ) from e
+    with torch.device("meta"):  # no memory, no random weights
+        network = cls(checkpoint.config)
+    network.load_state_dict(checkpoint.state, strict=True, assign=True)
+    network.eval()
+    if source.format == "onnx":
+        check_onnx(source.weights_path, network, checkpoint.config)
+    notes = dict(checkpoint.notes)
+    if not notes.get("made_by", "").startswith(LIBRARY_NAME):
+        notes.setdefault("derived_from", f"{source.weights_path.name} (SHA-256 {source.sha256})")
+    network.notes = notes
+    network.loaded_from = source
+    return network
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: its writer shuffles it, and equal weights are one blob."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _equal_weights(one: Source, other: Source) -> bool:
+    """Whether two files hold the same weights, in whatever precision and format."""
+    import torch
+
+    from ..checkpoints import read_checkpoint
+
+    if not other.weights_path.is_file():
+        return False
+    a, b = (read_checkpoint(source.weights_path, config=one.config()).state for source in (one, other))
+    return all(torch.equal(value, b[key]) for key, value in a.items())

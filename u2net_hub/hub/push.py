@@ -1,0 +1,280 @@
+"""Push files to a branch of a repo in one commit, and only those that differ from what is there."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from ..atomic import content_hash
+from .client import ATTEMPTS, call, make_client, redact
+from .errors import AccessDeniedError, ConflictError, CorruptFileError
+from .snapshot import check_revision
+
+logger = logging.getLogger(__name__)
+
+
+RepoType: TypeAlias = Literal["model", "space"]
+Content: TypeAlias = "bytes | Path | None"
+"""Of a file to push; None deletes it where it is."""
+_CONFLICTS = 5
+_TEXT = (".json", ".md", ".txt", ".py")
+
+
+class Pushed(NamedTuple):
+    """What a push came to."""
+
+    repo_id: str
+    commit: str
+    url: str
+    """Of the commit."""
+    changed: bool
+    """False where the repo had the same content already, and no commit was made."""
+    pull_request: str | None = None
+    """Its address, if one was opened."""
+
+
+class BranchState:
+    """A branch as it is before a push.
+
+    Attributes:
+        commit: the newest commit.
+        hashes: file name -> SHA-256 of an LFS file, git's SHA-1 of another.
+    """
+
+    def __init__(self, repo_id: str, repo_type: RepoType, branch: str, token: str | bool | None) -> None:
+        self.repo_id = repo_id
+        self._repo_type = repo_type
+        self._api = make_client(token)
+        ask = self._api.space_info if repo_type == "space" else self._api.model_info
+        info = call(
+            lambda: ask(repo_id, revision=branch, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT),
+            repo_id,
+            "its branch",
+            revision=branch,
+            pushing=True,
+        )
+        self.private = bool(info.private)
+        self.commit = info.sha or ""
+        files = info.siblings or []
+        self.hashes = {
+            file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in files
+        }
+
+    def read(self, name: str) -> bytes | None:
+        """Content of a file; None where there is none.
+
+        Raises:
+            HubError: it cannot be had, or does not have the hash that the Hub tells.
+        """
+        if name not in self.hashes:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(
+                call(
+                    lambda: self._api.hf_hub_download(
+                        self.repo_id,
+                        name,
+                        repo_type=self._repo_type,
+                        revision=self.commit,
+                        cache_dir=folder,
+                        etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                    ),
+                    self.repo_id,
+                    name,
+                    pushing=True,
+                )
+            )
+            expected = self.hashes[name]
+            if content_hash(path, git=len(expected) == 40) != expected:
+                raise CorruptFileError(
+                    f"{self.repo_id}: {name}: it does not have the hash {expected} that the Hub tells; "
+                    "nothing was pushed: push again",
+                    repo_id=self.repo_id,
+                    file=name,
+                )
+            return path.read_bytes()
+
+
+def push_files(
+    repo_id: str,
+    contents: Callable[[BranchState], Mapping[str, Content]],
+    *,
+    commit_message: str,
+    repo_type: RepoType = "model",
+    space_sdk: str | None = None,
+    private: bool | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+    tag: str | None = None,
+    token: str | bool | None = None,
+) -> Pushed:
+    """Bring a branch to the given content in one commit; repo and branch are created where they are missing.
+
+    A push that fails leaves the branch as it was, and can be repeated.
+
+    Args:
+        repo_id: "org/name".
+        contents: the branch as it is -> name and content of the files to write. It is asked again when the
+            branch moves meanwhile.
+        commit_message: first line of the commit.
+        repo_type: "model" or "space".
+        space_sdk: for a new Space, e.g. "gradio".
+        private: for a new repo; None: as the account is set up. A repo that is there has to agree with True.
+        branch: None: main.
+        create_pr: open a pull request against main, in the place of a commit.
+        tag: a name for the commit; one that is there has to be of the same commit.
+        token: with write permission; None: the one stored by `hf auth login`.
+
+    Raises:
+        HubError: the Hub refuses or cannot be reached; the classes are those of `u2net_hub.remote`.
+        ValueError: the arguments do not go together, or the repo is public and `private=True`.
+    """
+    check_repo_id(repo_id)
+    for name in (branch, tag):
+        if name is not None:
+            check_revision(name)
+    if create_pr and (branch is not None or tag is not None):
+        raise ValueError("create_pr=True opens a pull request against main; leave out branch and tag")
+    if token is False or (token is None and get_token() is None):
+        raise AccessDeniedError(
+            f"{repo_id}: pushing needs a token with write permission, and there is none; "
+            "log in with: hf auth login, or set HF_TOKEN",
+            repo_id=repo_id,
+        )
+    api = make_client(token)
+    call(
+        lambda: api.create_repo(
+            repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=space_sdk
+        ),
+        repo_id,
+        "the repo",
+        pushing=True,
+    )
+    head = BranchState(repo_id, repo_type, constants.DEFAULT_REVISION, token)
+    if private and not head.private:
+        raise ValueError(
+            f"{repo_id} is there and public, got private=True; nothing was pushed. Make it private on its "
+            "settings page, or choose another name"
+        )
+    target = branch or constants.DEFAULT_REVISION
+    if target != constants.DEFAULT_REVISION:
+        call(
+            lambda: api.create_branch(repo_id, branch=target, repo_type=repo_type, exist_ok=True),
+            repo_id,
+            f"branch {target}",
+            pushing=True,
+        )
+    tagged = None if tag is None else _commit_of_tag(api, repo_id, repo_type, tag)
+
+    changed = False
+    for attempt in range(1, _CONFLICTS + 1):
+        head = BranchState(repo_id, repo_type, target, token)
+        files = {name: _without_secrets(name, content) for name, content in contents(head).items()}
+        files = {name: content for name, content in files.items() if _differs(content, head.hashes.get(name))}
+        changed = changed or bool(files)
+        if tagged is not None and (files or tagged != head.commit):
+            raise ConflictError(
+                f"{repo_id}: tag {tag} belongs to commit {tagged}; nothing was pushed: choose another tag",
+                repo_id=repo_id,
+            )
+        try:
+            url, commit, pull_request = (
+                _commit(api, head, files, repo_type, target, create_pr, redact(commit_message))
+                if files
+                else (f"{_page(repo_id, repo_type)}/commit/{head.commit}", head.commit, None)
+            )
+            break
+        except ConflictError:
+            if attempt == _CONFLICTS:
+                raise
+            logger.info("%s: %s moved meanwhile, looking at it again", repo_id, target)
+    if tag is not None and tagged is None:
+        call(
+            lambda: api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type, exist_ok=True),
+            repo_id,
+            f"tag {tag}",
+            pushing=True,
+        )
+    return Pushed(repo_id, commit, url, changed, pull_request)
+
+
+def check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except ValueError as e:
+        raise ValueError(f"repo_id is {repo_id!r}, expected org/name: {e}") from e
+    if "/" not in repo_id:
+        raise ValueError(f"repo_id is {repo_id!r}, expected org/name")
+
+
+def _page(repo_id: str, repo_type: RepoType) -> str:
+    return f"{constants.ENDPOINT}/{'spaces/' if repo_type == 'space' else ''}{repo_id}"
+
+
+def _commit_of_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str) -> str | None:
+    refs = call(lambda: api.list_repo_refs(repo_id, repo_type=repo_type), repo_id, f"tag {tag}", pushing=True)
+    return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
+
+
+def _commit(
+    api: HfApi,
+    head: BranchState,
+    files: Mapping[str, Content],
+    repo_type: RepoType,
+    branch: str,
+    create_pr: bool,
+    message: str,
+) -> tuple[str, str, str | None]:
+    """Upload and commit: address of the commit, its hash, address of the pull request."""
+    additions = [CommitOperationAdd(name, data) for name, data in files.items() if data is not None]
+    deletions = [CommitOperationDelete(name) for name, data in files.items() if data is None]
+    about = ", ".join(files)
+    call(
+        lambda: api.preupload_lfs_files(
+            head.repo_id,
+            additions,
+            repo_type=repo_type,
+            revision=branch,
+            create_pr=create_pr,
+            free_memory=False,
+        ),
+        head.repo_id,
+        about,
+        pushing=True,
+    )
+    info = call(
+        lambda: api.create_commit(
+            head.repo_id,
+            [*additions, *deletions],
+            commit_message=message,
+            repo_type=repo_type,
+            revision=branch,
+            create_pr=create_pr,
+            parent_commit=head.commit,  # so that an answer that got lost cannot lead to a second commit
+        ),
+        head.repo_id,
+        f"pull request with {about} (look first whether it was opened)" if create_pr else about,
+        pushing=True,
+        attempts=1 if create_pr else ATTEMPTS,
+    )
+    return info.commit_url, info.oid, info.pr_url
+
+
+def _without_secrets(name: str, content: Content) -> Content:
+    """The content; of a text without tokens, which the command line in results.json could hold."""
+    if content is None or not name.endswith(_TEXT):
+        return content
+    text = (content if isinstance(content, bytes) else content.read_bytes()).decode()
+    return redact(text).encode()
+
+
+def _differs(content: Content, hash_there: str | None) -> bool:
+    if content is None or hash_there is None:
+        return content is not None or hash_there is not None
+    return content_hash(content, git=len(hash_there) == 40) != hash_there

@@ -1,0 +1,271 @@
+"""Sources of weights: which local files stand behind a bundled name, a path or a name on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ..config import STAGES, U2NetConfig
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from .snapshot import Snapshot
+else:
+    Module = object
+
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+RESULTS_NAME = "results.json"
+WEIGHTS_DIR = Path(__file__).parents[1] / "weights"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The local files behind a source of weights."""
+
+    name: str
+    """As people know it: "u2netp", "org/name", or the path."""
+    kind: Literal["bundled", "folder", "file", "hub"]
+    weights_path: Path
+    """.safetensors, .pth, .pt, .onnx or .xml."""
+    config_path: Path | None = None
+    """config.json, where there is one."""
+    revision: str | None = None
+    """The commit, for a source on the Hub."""
+    allow_pickle: bool = field(default=False, compare=False)
+
+    @property
+    def format(self) -> str:
+        """Suffix of the weights without its dot, e.g. "safetensors"."""
+        return self.weights_path.suffix.lower().removeprefix(".")
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the weights' file, in hexadecimal."""
+        with self.weights_path.open("rb") as file:
+            return _sha256(file.read)
+
+    def config(self) -> U2NetConfig | None:
+        """The content of config.json; None without one.
+
+        Raises:
+            ValueError: it is not a config of this library; the message names the file.
+        """
+        return None if self.config_path is None else U2NetConfig.load(self.config_path)
+
+
+class ModelInfo(NamedTuple):
+    """One bundled model."""
+
+    name: str
+    variant: str
+    description: str
+
+
+def resolve(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    allow_pickle: bool = False,
+) -> Source:
+    """Find the files of a source: a bundled name, else an existing path, else a model on the Hub.
+
+    Args:
+        source: "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth, .onnx or OpenVINO .xml file;
+            "org/name" or "org/name@revision".
+        revision: branch, tag or commit, for a source on the Hub.
+        token: for a private or gated repo; None: the one stored by `hf auth login`.
+        cache_dir: in the place of the client's cache folder.
+        local_files_only: take what the cache holds, without a request.
+        allow_pickle: take a .pth where a folder or repo holds nothing else. Naming the file is asking for it.
+
+    Raises:
+        FileNotFoundError: it is none of the three, or the folder holds no weights.
+        ValueError: it is ambiguous, or of a kind that is not read.
+    """
+    if isinstance(source, str) and source in _bundled_names():
+        folder = WEIGHTS_DIR / source
+        return Source(source, "bundled", folder / WEIGHTS_NAME, folder / CONFIG_NAME)
+    path = Path(source).expanduser()
+    if str(source) and path.exists():  # Path("") is the current folder
+        found = resolve_folder(path, allow_pickle) if path.is_dir() else _resolve_file(path)
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} is for a model on the Hub, and {path} is a local path")
+        return found
+    if isinstance(source, str) and is_hub_id(source):
+        _, found = open_repo(
+            source,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_pickle=allow_pickle,
+        )
+        return found
+    if source in STAGES:
+        raise FileNotFoundError(
+            f"{source!r} is not bundled; fetch the authors' {source}.pth from "
+            "https://github.com/xuebinqin/U-2-Net and convert it once: "
+            f"u2net convert --model {source}.pth --out {source}"
+        )
+    raise FileNotFoundError(
+        f"no weights at {str(source)!r}, expected a bundled name {_bundled_names()}, "
+        f"an existing path (a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or a file "
+        f"{', '.join(_SUFFIXES)}), or a model on the Hub: org/name or org/name@revision"
+    )
+
+
+def list_bundled() -> list[ModelInfo]:
+    """The models that are installed with the library, by name."""
+    models = []
+    for name in _bundled_names():
+        config = U2NetConfig.load(WEIGHTS_DIR / name / CONFIG_NAME)
+        models.append(ModelInfo(name, config.variant, _description(WEIGHTS_DIR / name / "README.md")))
+    return models
+
+
+def list_models() -> list[ModelInfo]:
+    """The former name of `list_bundled`."""
+    warnings.warn("list_models is now list_bundled", DeprecationWarning, stacklevel=2)
+    return list_bundled()
+
+
+def _bundled_names() -> list[str]:
+    return sorted(path.parent.name for path in WEIGHTS_DIR.glob(f"*/{WEIGHTS_NAME}"))
+
+
+def _description(card: Path) -> str:
+    """First paragraph of the model card below its title."""
+    if not card.is_file():
+        return ""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
+    paragraphs = (" ".join(text.split()) for text in body.split("\n\n"))
+    return next((text for text in paragraphs if text and text[0] not in "#<!|["), "")
+
+
+def is_hub_id(source: str) -> bool:
+    return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(_SUFFIXES)
+
+
+def open_repo(
+    source: str,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool = False,
+    allow_pickle: bool,
+) -> tuple[Snapshot, Source]:
+    from .errors import (
+        MissingFileError,  # its client takes time to import
+        UnusableRepoError,
+    )
+    from .snapshot import Snapshot
+
+    repo_id, _, tagged = source.partition("@")
+    if tagged and revision is not None and tagged != revision:
+        raise ValueError(f"{source!r} names revision {tagged!r}, and revision={revision!r} another; give one")
+    snapshot = Snapshot(
+        repo_id,
+        revision=tagged or revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    where = f"{repo_id}@{snapshot.revision}"
+    config_path = None
+    if CONFIG_NAME in snapshot.names:
+        config_path = snapshot.path(CONFIG_NAME)
+        try:  # before the weights of another library are downloaded
+            U2NetConfig.load(config_path)
+        except ValueError as e:
+            raise UnusableRepoError(f"{where}: {e}", repo_id=repo_id, file=CONFIG_NAME) from e
+    try:
+        weights = choose_weights(snapshot.names, allow_pickle=allow_pickle, where=where)
+    except FileNotFoundError as e:
+        raise MissingFileError(
+            f"{e}; see its other revisions on the Hub, or convert them: u2net convert",
+            repo_id=repo_id,
+            file=WEIGHTS_NAME,
+        ) from e
+    if config_path is None and weights.endswith(".safetensors"):
+        raise MissingFileError(
+            f"{where} holds {weights} but no {CONFIG_NAME}, so nothing tells what it is; its owner can push "
+            f"both with: u2net push --model {weights} {repo_id}",
+            repo_id=repo_id,
+            file=CONFIG_NAME,
+        )
+    weights_path = snapshot.path(weights)
+    snapshot.keep()
+    return snapshot, Source(repo_id, "hub", weights_path, config_path, snapshot.commit, allow_pickle)
+
+
+def _resolve_file(path: Path) -> Source:
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ValueError(
+            f"{path} is no checkpoint by its suffix, expected {', '.join(_SUFFIXES)}, or a folder"
+        )
+    # only the layout of a Hub repo says that the two belong together
+    beside = path.with_name(CONFIG_NAME)
+    config_path = beside if path.name == WEIGHTS_NAME and beside.is_file() else None
+    return Source(str(path), "file", path, config_path, allow_pickle=True)
+
+
+def resolve_folder(path: Path, allow_pickle: bool) -> Source:
+    weights = choose_weights(
+        (file.name for file in path.iterdir()), allow_pickle=allow_pickle, where=str(path)
+    )
+    config_path = path / CONFIG_NAME
+    return Source(
+        str(path),
+        "folder",
+        path / weights,
+        config_path if config_path.is_file() else None,
+        allow_pickle=allow_pickle,
+    )
+
+
+def choose_weights(names: Iterable[str], *, allow_pickle: bool, where: str) -> str:
+    """The file of weights in a folder or repo: model.safetensors, else the only one of its kind.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, or nothing but pickles and they are not allowed.
+    """
+    names = sorted(names)
+    if WEIGHTS_NAME in names:
+        return WEIGHTS_NAME
+    for suffixes in ((".safetensors",), (".onnx",), (".pth", ".pt")):
+        found = [name for name in names if name.lower().endswith(suffixes)]
+        if len(found) > 1:
+            raise ValueError(f"{where} holds no {WEIGHTS_NAME} but {found}; name the file to use")
+        if found and ".pth" in suffixes and not allow_pickle:
+            raise ValueError(
+                f"{where} holds weights only as a pickle ({found[0]}), which is read on request only: "
+                "allow_pickle=True (its tensors are read, nothing in it is executed)"
+            )
+        if found:
+            return found[0]
+    raise FileNotFoundError(
+        f"{where} holds no weights, expected {WEIGHTS_NAME}; it holds {names[:8] or 'nothing'}"
+    )
+
+
+def _sha256(read: Callable[[int], bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""Bring a photo to the network's input, and the network's map back to the photo's size. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import (
+    Image,
+)
+
+from .decode import Photo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..config import U2NetConfig
+
+
+_RESAMPLE = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+# A transparent photo is shown to the network on white. Tried on 120 photos of DUTS-TR cut out by their masks,
+# with the authors' U²-Net†: it finds the object with an IoU of .988 on white, .985 on grey, .977 on black.
+_BACKGROUND = (255, 255, 255)
+
+
+def preprocess(photo: Photo, config: U2NetConfig) -> NDArray[np.float32]:
+    """What the network sees of a photo: float32 (C, h, w), resized, scaled and normalised as the config says.
+
+    Raises:
+        ValueError: the network takes neither 3 channels (RGB) nor 1 (grey).
+    """
+    check_channels(config)
+    height, width = config.input_size
+    image = photo.on(_BACKGROUND)
+    if config.in_channels == 1:
+        image = image.convert("L")
+    pixels = np.asarray(image.resize((width, height), _RESAMPLE[config.interpolation]), np.float32)
+    # the image's own maximum, after resizing: ToTensorLab in the official data_loader.py; black stays black
+    top = max(float(pixels.max()), 1.0) if config.scale == "image_max" else 255.0
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
+    x = (pixels.reshape(height, width, -1) / np.float32(top) - mean) / std
+    return np.ascontiguousarray(x.transpose(2, 0, 1))
+
+
+def check_channels(config: U2NetConfig) -> None:
+    """Raise ValueError where the network does not take photos: neither RGB nor grey."""
+    if config.in_channels not in (1, 3):
+        raise ValueError(
+            f"the network takes {config.in_channels} channels, expected 3 (RGB) or 1 (grey) for photos"
+        )
+
+
+FOUND_FROM = 0.5
+"""From this confidence on, a photo has a salient object: what min–max would make foreground is, on the mean,
+more likely than not to be one.
+
+Chosen on one half of a set made of DUTS-TR, with the authors' U²-Net†, against the map's maximum and its
+99.9th percentile: it empties the most of 712 crops without a mask pixel (53 %, against 47 % and 50 %) and
+none of 784 photos, the least sure of which has .71, so that weights that are less sure have room. On the
+other half it empties 423 of 788 such crops, which all have a foreground with "always", and none of 816
+photos; nor does it one of 100 of ECSSD. Most crops that keep their foreground do show something, unmarked
+in their photo."""
+
+
+def confidence(probability: NDArray[np.float32]) -> float:
+    """How sure the network is that there is a salient object: (h, w) before min–max -> [0, 1].
+
+    The mean probability of what min–max makes foreground, the pixels from halfway between the lowest and the
+    highest up; 0 for a constant map, which has no foreground.
+    """
+    foreground = probability[stretch(probability) >= 0.5]
+    return float(foreground.mean()) if foreground.size else 0.0
+
+
+def postprocess(
+    probability: NDArray[np.float32],
+    size: tuple[int, int],
+    *,
+    minmax: Literal["auto", "always", "never"] = "always",
+) -> NDArray[np.float32]:
+    """The network's map at the photo's own size: (h, w) in [0, 1] -> saliency (H, W) in [0, 1].
+
+    Args:
+        probability: one map of the network, after its activation.
+        size: (height, width) of the photo in pixels.
+        minmax: `"always"` stretches the map to [0, 1] as the official code does; `"auto"` does so where
+            something was found, and gives an empty map otherwise; `"never"` keeps the probabilities.
+    """
+    return resize(normalise(probability, minmax), size)
+
+
+def normalise(
+    probability: NDArray[np.float32], minmax: Literal["auto", "always", "never"]
+) -> NDArray[np.float32]:
+    """Min–max as `postprocess` says, at the network's own size: (h, w) -> (h, w), both in [0, 1]."""
+    if minmax == "never":
+        return probability
+    if minmax == "auto" and confidence(probability) < FOUND_FROM:
+        return np.zeros_like(probability)
+    return stretch(probability)
+
+
+def stretch(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Min–max normalisation, (h, w) -> (h, w) from 0 to 1 (normPRED in the official u2net_test.py).
+
+    A constant map, where it would divide by zero, has nothing in it: it becomes 0.
+    """
+    low, high = saliency.min(), saliency.max()
+    if high <= low:
+        return np.zeros_like(saliency)
+    return np.asarray((saliency - low) / (high - low), np.float32)
+
+
+def resize(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bilinear, (h, w) in [0, 1] -> (H, W) in [0, 1]; `size` is (H, W) in pixels."""
+    resized = np.empty(size, np.float32)
+    for rows, values in _resized_strips(saliency, size):
+        resized[rows] = values
+    return resized
+
+
+def to_grey(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`resize` in 256 levels: (h, w) in [0, 1] -> uint8 (H, W).
+
+    It never holds a float map of the photo's size, which for 12 megapixels takes 48 MB.
+    """
+    grey = np.empty(size, np.uint8)
+    for rows, values in _resized_strips(saliency, size):
+        values *= 255
+        grey[rows] = np.rint(values, out=values)
+    return grey
+
+
+# Rows of a large map that are made at once: few enough for the processor's cache
+_STRIP_ROWS = 32
+
+
+def _resized_strips(
+    saliency: NDArray[np.float32], size: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The resized map in strips, each with its rows; a strip may be changed."""
+    height, width = size
+    h, w = saliency.shape
+    image = Image.fromarray(saliency)
+    if height < h:
+        values = np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+        yield slice(0, height), np.clip(values, 0, 1, out=values)
+        return
+    wide = np.asarray(image if width == w else image.resize((width, h), Image.Resampling.BILINEAR))
+    # rows between two rows, centres of pixels on centres, as Pillow does it
+    position = np.clip((np.arange(height) + 0.5) * (h / height) - 0.5, 0, h - 1)
+    upper = position.astype(np.intp)
+    lower = np.minimum(upper + 1, h - 1)
+    share = (position - upper).astype(np.float32)[:, None]
+    for top in range(0, height, _STRIP_ROWS):
+        rows = slice(top, min(top + _STRIP_ROWS, height))
+        values, above = wide[lower[rows]], wide[upper[rows]]
+        values -= above
+        values *= share[rows]
+        values += above
+        yield rows, np.clip(values, 0, 1, out=values)
+
+
+def most_likely(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Class of each pixel of the photo: (out, h, w) -> labels uint8 (H, W); `size` is (H, W) in pixels.
+
+    One class is resized after another, so that many classes on a large photo need the memory of two maps.
+    """
+    best = resize(probabilities[0], size)
+    labels = np.zeros(size, np.uint8)
+    for i in range(1, len(probabilities)):
+        candidate = resize(probabilities[i], size)
+        labels[candidate > best] = i
+        np.maximum(best, candidate, out=best)
+    return labels
+
+
+def palette() -> bytes:
+    """Colours of the classes 0 … 255 for a palette picture: the PASCAL VOC colour map, 0 is black."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(
+        8
+    ):  # bits 0, 1, 2 of the class number go to the top of red, green, blue; then the next three
+        for channel in range(3):
+            colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours.tobytes()

@@ -1,0 +1,5 @@
+"""From photos to results: one photo, many photos, folders."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,308 @@
+"""Folders of photos in, folders of masks or cutouts out: nothing lost, overwritten or half-written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from PIL import Image
+
+from ..atomic import write_output
+from ..imaging import Format, encode, peek_size
+from .plan import (
+    Existing,
+    Job,
+    Kind,
+    Options,
+    check_options,
+    check_targets,
+    choose_format,
+    plan_jobs,
+    read_background,
+    to_be_skipped,
+)
+from .result import class_index
+
+if TYPE_CHECKING:
+    from .pipeline import Prepared, SaliencyPipeline
+    from .result import Background, SaliencyResult
+
+Status: TypeAlias = Literal["written", "skipped", "failed"]
+
+# What reading or writing one file may raise without stopping the others
+_FAILURES = (ValueError, OSError, ImportError, MemoryError)
+
+# Pixels that are read or written ahead for each thread: those of one large photo. They take 4 bytes each, and
+# where they are cut out 4 more; by their number alone, 40 photos of 12 megapixels took 2 GB.
+_PIXELS_PER_WORKER = 12_500_000
+
+_Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one input."""
+
+    source: str
+    """Path of the input, or "-"."""
+    target: str
+    """Path of the output, or "-"."""
+    status: Status
+    error: str | None = None
+    """Why it failed."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the photo in pixels."""
+    confidence: float | None = None
+    """See `SaliencyResult.confidence`."""
+    found: bool | None = None
+    """Whether there is a salient object in it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of all inputs, in their order."""
+
+    files: tuple[FileReport, ...]
+    device: str
+    """Where the network ran."""
+    engine: str
+    """What ran it, e.g. "openvino"."""
+    precision: str
+    """How: "exact", "fast" or "int8"."""
+
+    def count(self, status: Status) -> int:
+        """How many were "written", "skipped" or "failed"."""
+        return sum(file.status == status for file in self.files)
+
+
+def run_files(
+    pipeline: SaliencyPipeline,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    kind: Kind = "cutout",
+    format: Format | None = None,
+    background: str | Background | None = None,
+    threshold: float | None = None,
+    crop: bool = False,
+    clean_edges: bool = False,
+    label: int | str | None = None,
+    existing: Existing = "refuse",
+    on_file: Callable[[FileReport, int], None] | None = None,
+) -> Summary:
+    """Make the mask or the cutout of every photo, in files.
+
+    Reading, network and writing run beside each other, a few photos at a time, so that a folder of any
+    size fits into memory. Each output appears whole or not at all, and none ever replaces an input.
+
+    Args:
+        pipeline: makes them.
+        inputs: files, folders, or "-" alone for standard input. In a folder every file with a picture's
+            suffix is taken, in subfolders too, but no hidden one; links are followed, to each folder once.
+        out: a folder, which receives `<relative path>/<stem>.<format>`; for one input file, a file if it
+            has a suffix; "-" for standard output. None: beside the input, as `<stem>_mask.png` or
+            `<stem>_cutout.png`; what is so named in a folder, beside its source, is then not an input.
+        kind: `"mask"`, 8-bit grey (a palette picture for several classes), or `"cutout"`, RGBA.
+        format: of the output; None: by the suffix of `out`, else PNG. JPEG only where there is no alpha.
+        background: for a cutout, see `SaliencyResult.over`; a str may also be the path of a picture.
+        threshold: from 0 to 1, for masks of 0 and 255 and hard edges; None for soft ones.
+        crop: to what was found, see `SaliencyResult.bbox`.
+        clean_edges: for a cutout, see `SaliencyResult.cutout`.
+        label: number or name of one class, of a network with several.
+        existing: what to do where an output is there already: refuse the whole run before it starts,
+            overwrite it, or skip the photo.
+        on_file: called with each report and the number of all files.
+
+    Returns:
+        What became of each file. A file that cannot be read or written fails alone.
+
+    Raises:
+        ValueError: two inputs would share an output, an output would replace an input, an argument does
+            not fit, or there is no picture in the inputs. Here and below, nothing has been written then.
+        FileExistsError: outputs are there already, and `existing` is `"refuse"`.
+        OSError: an output folder cannot be written to.
+    """
+    names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    options = Options(
+        kind,
+        choose_format(format, out, names),
+        read_background(background),
+        threshold,
+        crop,
+        clean_edges,
+        None if label is None else class_index(pipeline.config, label),
+        existing,
+    )
+    check_options(options)
+    jobs = plan_jobs(names, out, options)
+    read = [source for source, _ in jobs if source is not None]
+    if isinstance(background, str | Path):
+        read.append(Path(background))
+    check_targets(jobs, read, existing)
+    reports = []
+    for report in _run(pipeline, jobs, options):
+        reports.append(report)
+        if on_file is not None:
+            on_file(report, len(jobs))
+    engine = pipeline.engine
+    return Summary(tuple(reports), engine.device, engine.name, engine.precision)
+
+
+def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
+    """Reports in the order of the jobs. Readers, network and writers work beside each other.
+
+    One pool reads and writes: with a thread per core it keeps the machine busy where files take longer than
+    the network, and where the network takes longer it mostly waits and leaves the cores to it.
+    """
+    workers = min(4, os.cpu_count() or 1)
+    pixels = workers * _PIXELS_PER_WORKER
+    pool = ThreadPoolExecutor(workers, "u2net-files")
+    try:
+        found = ((job, _pixels(job, options)) for job in jobs)
+        read = _map(pool, lambda job: _read(pipeline, job, options), found, pipeline.batch_size, pixels)
+        results = ((result, _area(result[1])) for result in _infer(pipeline, read, pixels))
+        ahead = max(pipeline.batch_size, workers + 1)
+        yield from _map(pool, lambda result: _write(*result, options), results, ahead, pixels)
+    finally:
+        # after Ctrl-C: what is being written is finished, the rest is dropped
+        pool.shutdown(cancel_futures=True)
+
+
+def _map(
+    pool: ThreadPoolExecutor,
+    work: Callable[[_T], _R],
+    items: Iterable[tuple[_T, int]],
+    ahead: int,
+    pixels: int,
+) -> Iterator[_R]:
+    """`map` in threads, in order, over items and their sizes in pixels.
+
+    At most `ahead` items, and `pixels` in all unless one has more, are begun and not yet taken.
+    """
+    begun: deque[tuple[Future[_R], int]] = deque()
+    total = 0
+    for item, size in items:
+        results = []
+        while begun and (len(begun) == ahead or total + size > pixels):
+            future, taken = begun.popleft()
+            results.append(future.result())
+            total -= taken
+        begun.append((pool.submit(work, item), size))
+        total += size
+        while results:  # none is kept here once it is taken
+            yield results.pop(0)
+    while begun:
+        yield begun.popleft()[0].result()
+
+
+def _pixels(job: Job, options: Options) -> int:
+    """Of a photo, by its header, before it is read; 0 where that does not say."""
+    if job.source is None or to_be_skipped(job, options):
+        return 0
+    height, width = peek_size(job.source) or (0, 0)
+    return height * width
+
+
+def _area(each: _Sized) -> int:
+    if isinstance(each, FileReport):
+        return 0
+    height, width = each.photo.size
+    return height * width
+
+
+def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> tuple[Job, Prepared | FileReport]:
+    if to_be_skipped(job, options):
+        return job, _report(job, "skipped")
+    map_only = options.kind == "mask"
+    try:
+        if job.source is None:
+            return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
+        return job, pipeline.prepare(job.source, map_only=map_only)
+    except _FAILURES as e:
+        return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
+
+
+def _infer(
+    pipeline: SaliencyPipeline, read: Iterator[tuple[Job, Prepared | FileReport]], pixels: int
+) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
+    """The network on batches of what was read; what could not be read passes by in its place."""
+    some: deque[tuple[Job, Prepared | FileReport]] = deque()
+    total = 0
+    for job_and_photo in read:
+        some.append(job_and_photo)
+        total += _area(job_and_photo[1])
+        if len(some) == pipeline.batch_size or total >= pixels:
+            del job_and_photo
+            yield from _infer_batch(pipeline, some)
+            total = 0
+    yield from _infer_batch(pipeline, some)
+
+
+def _infer_batch(
+    pipeline: SaliencyPipeline, some: deque[tuple[Job, Prepared | FileReport]]
+) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
+    results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
+    while some:
+        job, each = some.popleft()
+        yield job, each if isinstance(each, FileReport) else next(results)
+
+
+def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> FileReport:
+    if isinstance(result, FileReport):
+        return result
+    report = _report(job, "written", size=result.size, confidence=result.confidence, found=result.found)
+    try:
+        data = encode(_render(result, options), options.format)
+        if job.target is None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        else:
+            write_output(data, job.target, overwrite=options.existing == "overwrite")
+    except FileExistsError:
+        if options.existing == "skip":
+            return replace(report, status="skipped")
+        error = f"{job.target} has appeared since the run began, and was not overwritten"
+        return replace(report, status="failed", error=error)
+    except _FAILURES as e:
+        return replace(report, status="failed", error=_reason(e, str(job.target or "standard output")))
+    return report
+
+
+def _render(result: SaliencyResult, options: Options) -> Image.Image:
+    if options.label is not None:
+        result = result.for_class(options.label)
+    if options.kind == "mask":
+        picture = result.mask(options.threshold)
+    elif options.background is None:
+        picture = result.cutout(options.threshold, clean_edges=options.clean_edges)
+    else:
+        picture = result.over(options.background, options.threshold, clean_edges=options.clean_edges)
+    box = result.bbox() if options.crop else None
+    return picture if box is None else picture.crop(box)
+
+
+def _report(
+    job: Job,
+    status: Status,
+    *,
+    error: str | None = None,
+    size: tuple[int, int] | None = None,
+    confidence: float | None = None,
+    found: bool | None = None,
+) -> FileReport:
+    source, target = (str(path) if path is not None else "-" for path in job)
+    return FileReport(source, target, status, error, size, confidence, found)
+
+
+def _reason(error: BaseException, name: str) -> str:
+    """What went wrong with the file of that name, in the system's words but without its number."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return reason if name in reason else f"{name}: {reason}"

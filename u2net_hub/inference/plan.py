@@ -1,0 +1,229 @@
+"""Which input becomes which output file, and what is refused before work starts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
+
+from ..imaging import (
+    FORMAT_OF_SUFFIX,
+    IMAGE_SUFFIXES,
+    WRITTEN,
+    Format,
+    load,
+    parse_colour,
+)
+
+if TYPE_CHECKING:
+    from .result import Background
+
+
+Kind: TypeAlias = Literal["mask", "cutout"]
+Existing: TypeAlias = Literal["refuse", "overwrite", "skip"]
+
+
+class Job(NamedTuple):
+    source: Path | None
+    """None: standard input."""
+    target: Path | None
+    """None: standard output."""
+
+
+class Options(NamedTuple):
+    kind: Kind
+    format: Format
+    background: Background | None
+    threshold: float | None
+    crop: bool
+    clean_edges: bool
+    label: int | None
+    existing: Existing
+
+
+def check_options(options: Options) -> None:
+    if options.kind not in ("mask", "cutout"):
+        raise ValueError(f"kind is {options.kind!r}, expected 'mask' or 'cutout'")
+    if options.kind == "mask" and options.background is not None:
+        raise ValueError("a background is for kind 'cutout', and kind is 'mask'")
+    if options.kind == "cutout" and options.background is None and options.format == "jpg":
+        raise ValueError("JPEG has no transparency; use png, webp or tiff, or give the cutout a background")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise ValueError(f"threshold is {options.threshold!r}, expected 0 to 1")
+    if options.existing not in ("refuse", "overwrite", "skip"):
+        raise ValueError(f"existing is {options.existing!r}, expected 'refuse', 'overwrite' or 'skip'")
+
+
+def choose_format(format: Format | None, out: str | Path | None, names: Sequence[str | Path]) -> Format:
+    if format is not None and format not in WRITTEN:
+        raise ValueError(f"unknown format {format!r}, expected one of {list(WRITTEN)}")
+    if out is None or not _is_file(out, names):
+        return format or "png"
+    found = FORMAT_OF_SUFFIX.get(Path(out).suffix.lower())
+    if found is None:
+        raise ValueError(f"{out} has an unknown suffix, expected one of {list(FORMAT_OF_SUFFIX)}")
+    if format not in (None, found):
+        raise ValueError(f"{out} is not a name for the format {format!r}; change one of the two")
+    return found
+
+
+def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
+    """Whether `out` names a file: one input that is no folder, and a suffix."""
+    return (
+        len(names) == 1 and not Path(names[0]).is_dir() and Path(out).suffix != "" and not Path(out).is_dir()
+    )
+
+
+def read_background(background: str | Background | None) -> Background | None:
+    """A background that is a picture is read once, before work starts."""
+    if background is None or (isinstance(background, str) and background == "blur"):
+        return background
+    if not isinstance(background, str | tuple):
+        return load(background, name="background")
+    try:
+        return parse_colour(background)
+    except ValueError:
+        if isinstance(background, str) and Path(background).exists():
+            return load(background)
+        raise ValueError(
+            f"background {background!r} is neither a colour ('white', '#ff8800'), nor 'blur', nor a file"
+        ) from None
+
+
+def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Options) -> list[Job]:
+    """Every picture and its output, each pair once, in order."""
+    if not names:
+        raise ValueError("no input, expected files, folders or '-'")
+    if "-" in (str(out), *map(str, names)):
+        return [_plan_standard(names, out)]
+    jobs: dict[Job, None] = {}  # a set that keeps its order
+    for path in map(Path, names):
+        pictures = _walk(path, out) if path.is_dir() else [path]
+        for picture in pictures:
+            if out is None:
+                target = picture.with_name(f"{picture.stem}_{options.kind}.{options.format}")
+            elif _is_file(out, names):
+                target = Path(out)
+            else:
+                below = picture.parent.relative_to(path) if path.is_dir() else Path()
+                target = Path(out) / below / f"{picture.stem}.{options.format}"
+            jobs[Job(picture, target)] = None
+    if not jobs:
+        raise ValueError(
+            f"no picture in {', '.join(map(str, names))} (looked for {' '.join(IMAGE_SUFFIXES)})"
+        )
+    return list(jobs)
+
+
+def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
+    if len(names) != 1:
+        raise ValueError(f"'-' stands for one picture, and there are {len(names)} inputs")
+    name = str(names[0])
+    source = None if name == "-" else Path(name)
+    target = None if out is None or str(out) == "-" else Path(out)
+    if source is not None and source.is_dir():
+        raise ValueError(f"{source} is a folder, expected one picture for standard output")
+    if target is not None and not _is_file(target, names):
+        raise ValueError(
+            f"{target} names a folder, and a picture from standard input has no name; give a file"
+        )
+    if target is None and sys.stdout.isatty():
+        raise ValueError(
+            "standard output is a terminal; send it to a file or a command, or name an output file"
+        )
+    return Job(source, target)
+
+
+def _walk(folder: Path, out: str | Path | None) -> list[Path]:
+    """The pictures below a folder, sorted."""
+    visited = set()
+    if out is not None and Path(out).is_dir() and not Path(out).samefile(folder):
+        visited.add(_identity(Path(out)))  # an output folder inside the input folder holds no inputs
+    pictures: list[Path] = []
+    folders, links = [folder], deque[Path]()
+    while folders or links:
+        # links last, so that a picture goes by its own path rather than by a link's
+        current = folders.pop() if folders else links.popleft()
+        if _identity(current) in visited:
+            continue
+        visited.add(_identity(current))
+        try:
+            entries = sorted(entry for entry in current.iterdir() if not entry.name.startswith("."))
+        except PermissionError:
+            pictures.append(current)  # to be reported, when it cannot be opened
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry)
+            elif entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+                pictures.append(entry)  # a dead link too, to be reported
+    pictures.sort()
+    return pictures if out is not None else _without_own_outputs(pictures)
+
+
+def _without_own_outputs(pictures: list[Path]) -> list[Path]:
+    """Without what earlier runs put beside its source: no cat_mask.png where there is a cat.jpg."""
+    sources = {picture.with_suffix("") for picture in pictures}
+    made = {source.with_name(f"{source.name}_{kind}") for source in sources for kind in get_args(Kind)}
+    return [picture for picture in pictures if picture.with_suffix("") not in made]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing) -> None:
+    """Refuse what would lose something, before work starts."""
+    inputs = {_identity(path) for path in read if path.exists()}
+    folders: dict[Path, str] = {}
+    takers: dict[str, Path | None] = {}
+    shared, replaced, there = [], [], []
+    for source, target in jobs:
+        if target is None:
+            continue
+        if target.parent not in folders:
+            _check_folder(target.parent)
+            folders[target.parent] = os.path.realpath(target.parent)
+        key = os.path.normcase(os.path.join(folders[target.parent], target.name))
+        if key in takers:
+            shared.append(f"{takers[key]} and {source} to {target}")
+        takers[key] = source
+        if os.path.lexists(target):
+            there.append(str(target))
+            if target.exists() and _identity(target) in inputs:
+                replaced.append(str(target))
+    if shared:
+        raise ValueError(f"inputs that would share an output: {_some(shared)}; rename them or run them apart")
+    if replaced:
+        raise ValueError(
+            f"outputs that would replace an input: {_some(replaced)}; choose another output folder"
+        )
+    if there and existing == "refuse":
+        raise FileExistsError(
+            f"outputs that are there already: {_some(there)}; "
+            "overwrite them (--overwrite) or skip those photos (--skip-existing)"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise where an output folder cannot be made or written to; it is made when the first output is."""
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "an output folder cannot be made in what is not a folder", str(nearest)
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the output folder cannot be written to", str(nearest))
+
+
+def to_be_skipped(job: Job, options: Options) -> bool:
+    return options.existing == "skip" and job.target is not None and os.path.lexists(job.target)

@@ -1,0 +1,245 @@
+"""What the network found in one photo: maps, masks, cutouts, made when they are asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .. import imaging as backgrounds, imaging as im
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..config import U2NetConfig
+    from ..imaging import Photo
+
+Background: TypeAlias = "str | tuple[int, int, int] | Path | Image.Image | NDArray[np.generic] | Photo"
+
+
+class SaliencyResult:
+    """What the network found in one photo. Maps and pictures are made when they are asked for.
+
+    Args:
+        photo: the photo, as `image.load` gives it.
+        config: how the maps are to be read.
+        fused: the network's map after activation, float32 (out, h, w).
+        sides: its side outputs, likewise, fine to coarse.
+    """
+
+    def __init__(
+        self, photo: Photo, config: U2NetConfig, fused: NDArray[np.float32], *sides: NDArray[np.float32]
+    ) -> None:
+        self.photo = photo
+        self.config = config
+        self._fused = fused
+        self._sides = sides
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the photo in pixels."""
+        return self.photo.size
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """What the network said, before min–max: float32 (h, w) in [0, 1], at the network's own size."""
+        return self._foreground(self._fused)
+
+    @cached_property
+    def confidence(self) -> float:
+        """How sure the network is that there is a salient object, in [0, 1]; see `image.confidence`."""
+        return im.confidence(self.probability)
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a salient object; where not, `minmax="auto"` leaves the map empty."""
+        return self.confidence >= im.FOUND_FROM
+
+    @cached_property
+    def saliency(self) -> NDArray[np.float32]:
+        """The saliency map: float32 (H, W) in [0, 1], at the photo's size.
+
+        With several classes it is what is not background (class 0), without min–max.
+        """
+        return im.resize(self._normalised, self.size)
+
+    @cached_property
+    def _normalised(self) -> NDArray[np.float32]:
+        """The saliency at the network's own size."""
+        return im.normalise(self.probability, "never" if self._fused.shape[0] > 1 else self.config.minmax)
+
+    @cached_property
+    def side_outputs(self) -> tuple[NDArray[np.float32], ...] | None:
+        """Six side outputs, fine to coarse, without min–max, each float32 (H, W); None if not asked for."""
+        if not self._sides:
+            return None
+        return tuple(im.resize(self._foreground(side), self.size) for side in self._sides)
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """The likeliest class of each pixel: uint8 (H, W); None where the network has one output."""
+        if self._fused.shape[0] == 1:
+            return None
+        return im.most_likely(self._fused, self.size)
+
+    def for_class(self, label: int | str) -> SaliencyResult:
+        """The result for one class alone: its probability in the place of the saliency.
+
+        Args:
+            label: number of the class, or its name in the config.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        index = class_index(self.config, label)
+        config = self.config.replace(out_channels=1, activation="sigmoid", labels=None, minmax="never")
+        return SaliencyResult(
+            self.photo, config, *[each[index : index + 1] for each in (self._fused, *self._sides)]
+        )
+
+    def mask(self, threshold: float | None = 0.5) -> Image.Image:
+        """The mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
+
+        Args:
+            threshold: from 0 to 1; None gives the saliency itself in 256 grey levels.
+
+        Returns:
+            With several classes, and whatever the threshold, the labels as a palette picture (mode P).
+        """
+        if self.labels is not None:
+            mask = Image.fromarray(self.labels).convert("P")
+            mask.putpalette(im.palette())
+            return mask
+        return Image.fromarray(self._grey_matte(threshold))
+
+    def alpha(self, threshold: float | None = None) -> Image.Image:
+        """What the cutout shows: the mask times the photo's own alpha, mode L.
+
+        Args:
+            threshold: from 0 to 1 for a hard edge; None for a soft one.
+        """
+        if self.photo.alpha is None:
+            return Image.fromarray(self._grey_matte(threshold))
+        return Image.fromarray(_to_uint8(self._visible(threshold)))
+
+    def cutout(self, threshold: float | None = None, *, clean_edges: bool = False) -> Image.Image:
+        """The photo with its background transparent: mode RGBA, colours as in the photo, ICC profile kept.
+
+        Args:
+            threshold: from 0 to 1 for a hard edge; None for a soft one.
+            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+        """
+        picture = self._colours(threshold, clean_edges).copy()
+        picture.putalpha(self.alpha(threshold))
+        return self._with_profile(picture)
+
+    def over(
+        self, background: Background, threshold: float | None = None, *, clean_edges: bool = False
+    ) -> Image.Image:
+        """The cutout on another background: mode RGB.
+
+        Args:
+            background: a colour ("white", "#ff8800", (255, 136, 0)), "blur" for the photo's own background
+                out of focus, or a picture (`Path`, PIL image, array), scaled and cropped to the photo's size.
+            threshold: from 0 to 1 for a hard edge; None for a soft one.
+            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+
+        Raises:
+            ValueError: it is none of those.
+        """
+        colours = self._colours(threshold, clean_edges)
+        return self._with_profile(
+            Image.composite(colours, self._background(background), self.alpha(threshold))
+        )
+
+    def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
+        """Box around what the cutout shows: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
+
+        Args:
+            threshold: what is less visible than this, from 0 to 1, is left out.
+
+        Returns:
+            None where nothing is left.
+        """
+        shown = self._visible(None) >= _checked(threshold)
+        rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+        if not rows.size:
+            return None
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    def _foreground(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        if maps.shape[0] > 1 or self.config.invert:
+            return np.asarray(1 - maps[0], np.float32)
+        return np.asarray(maps[0], np.float32)
+
+    def _matte(self, threshold: float | None) -> NDArray[np.float32]:
+        if threshold is None:
+            return self.saliency
+        hard = self.saliency >= _checked(threshold)
+        return np.asarray(hard, np.float32)
+
+    def _grey_matte(self, threshold: float | None) -> NDArray[np.uint8]:
+        """The matte in 8 bits: uint8 (H, W)."""
+        if threshold is None:
+            return im.to_grey(self._normalised, self.size)
+        hard = self.saliency >= _checked(threshold)
+        return np.where(hard, np.uint8(255), np.uint8(0))
+
+    def _visible(self, threshold: float | None) -> NDArray[np.float32]:
+        matte = self._matte(threshold)
+        if self.photo.alpha is None:
+            return matte
+        return np.multiply(matte, np.asarray(self.photo.alpha, np.float32) / 255, dtype=np.float32)
+
+    def _colours(self, threshold: float | None, clean_edges: bool) -> Image.Image:
+        if self.photo.full_size is not None:
+            raise ValueError(
+                f"{self.photo.name} was read with map_only, smaller than it is; a cutout needs all its pixels"
+            )
+        if not clean_edges:
+            return self.photo.rgb
+        # the network's matte alone: where the photo has an alpha of its own, its colours are clean already
+        return backgrounds.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
+
+    def _with_profile(self, picture: Image.Image) -> Image.Image:
+        # nothing but the profile: EXIF with its GPS position, or a palette's transparency, stay behind
+        picture.info = {"icc_profile": self.photo.icc_profile} if self.photo.icc_profile else {}
+        return picture
+
+    def _background(self, background: Background) -> Image.Image:
+        size = self.photo.rgb.size
+        if not isinstance(background, str | tuple):
+            return ImageOps.fit(im.load(background, name="background").on((255, 255, 255)), size)
+        if background == "blur":
+            return backgrounds.blur_background(self.photo.on((255, 255, 255)), self.alpha())
+        return Image.new("RGB", size, backgrounds.parse_colour(background))
+
+
+def class_index(config: U2NetConfig, label: int | str) -> int:
+    """The channel of a class, by its number or its name.
+
+    Raises:
+        ValueError: the network has no such class, or only one output.
+    """
+    n, names = config.out_channels, list(config.labels or ())
+    if n == 1:
+        raise ValueError(f"class {label!r} was asked for, but the network has one output")
+    index = names.index(label) if label in names else int(label) if str(label).isdecimal() else n
+    if index >= n:
+        named = f" or one of {names}" if names else ""
+        raise ValueError(f"unknown class {label!r}, expected 0 to {n - 1}{named}")
+    return index
+
+
+def _checked(threshold: float) -> float:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold!r}, expected 0 to 1")
+    return threshold
+
+
+def _to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    scaled = values * 255
+    return np.rint(scaled, out=scaled).astype(np.uint8)

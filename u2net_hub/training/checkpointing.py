@@ -1,0 +1,90 @@
+"""Checkpoints on disk: whole or not there, the last good one never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+_KEPT = 2
+"""So many checkpoints stay: the newest, and one before it."""
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of a step; names sort as steps do."""
+    return f"step-{step:08d}"
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The last complete checkpoint of a run: what has its final name was written in full."""
+    return max((run / "checkpoints").glob("step-*"), default=None)
+
+
+def write_checkpoint(run: Path, step: int, accelerator: Accelerator, progress: Mapping[str, object]) -> Path:
+    """Write a checkpoint beside the others, and only then remove all but the one before it.
+
+    Every process of a run calls it.
+
+    Args:
+        run: folder of the run.
+        step: optimizer steps done.
+        accelerator: what is to be saved is registered with it.
+        progress: written beside the tensors, as progress.json.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: it could not be written; the one before is intact.
+    """
+    folder = run / "checkpoints"
+    unfinished, finished = folder / f".{checkpoint_name(step)}", folder / checkpoint_name(step)
+    main = accelerator.is_main_process
+    if main:
+        for leftover in folder.glob(".step-*"):
+            shutil.rmtree(leftover)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(unfinished))
+        if main:
+            (unfinished / "progress.json").write_text(json.dumps(progress, indent=1), encoding="utf-8")
+            for file in unfinished.iterdir():
+                _flush(file)
+    # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as e:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        before = newest_checkpoint(run)
+        kept = (
+            f"{before} is intact: make room and go on with --resume" if before else "there is none before it"
+        )
+        raise OSError(f"could not write the checkpoint {finished}: {e}; {kept}") from e
+    accelerator.wait_for_everyone()
+    if main:
+        if finished.exists():
+            shutil.rmtree(finished)
+        unfinished.replace(finished)
+        _flush(folder)
+        for old in sorted(folder.glob("step-*"))[:-_KEPT]:
+            shutil.rmtree(old)
+    return finished
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has it, so that a power cut cannot leave an empty file behind a final name."""
+    if sys.platform == "win32":  # folders cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

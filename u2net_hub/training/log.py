@@ -1,0 +1,91 @@
+"""What a training run leaves to be read: metrics.csv, TensorBoard, curves, a sheet of validation pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+COLUMNS = (
+    "step",
+    "seconds",  # since the run began, time between two parts of it left out
+    *("epoch", "crop", "lr", "loss", "images_per_second"),
+    "data_wait",  # part of the time that went into getting batches, 0 to 1
+    *("val_mae", "val_max_f", "val_miou"),
+)
+
+
+class RunLog:
+    """Rows of metrics.csv, and the same to TensorBoard; a resumed run goes on behind its last checkpoint.
+
+    Args:
+        folder: the run's folder.
+        step: optimizer steps behind us; rows of later steps are cut off.
+        tensorboard: also write event files into `folder`/tensorboard.
+    """
+
+    def __init__(self, folder: Path, step: int, *, tensorboard: bool = True) -> None:
+        self.path = folder / "metrics.csv"
+        self.folder = folder
+        rows = (
+            [row for row in read_metrics(self.path) if int(row["step"]) <= step] if self.path.exists() else []
+        )
+        kept = self.path.with_suffix(".csv.tmp")
+        with kept.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        kept.replace(self.path)
+        self._file = self.path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, COLUMNS)
+        self._board: SummaryWriter | None = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one row; floats in full, so that two runs can be compared bit by bit."""
+        self._writer.writerow({"step": step, **{k: repr(v) for k, v in values.items()}})
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name.replace("val_", "validation/"), value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv; a last row that was cut short when the process died is left out."""
+    with path.open(newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    return [row for row in rows if None not in row.values() and row["step"].isdigit()]
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The validations of `folder`/metrics.csv, each with "hours" and its scores."""
+    rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
+    names = {"val_mae": "mae", "val_max_f": "max_f", "val_miou": "mean_iou"}
+    return [
+        {"hours": round(float(row["seconds"]) / 3600, 4)}
+        | {name: round(float(row[column]), 6) for column, name in names.items() if row[column]}
+        for row in rows
+    ]

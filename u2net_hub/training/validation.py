@@ -1,0 +1,49 @@
+"""Maps and scores of held-out pictures while a network trains: what checkpoints are chosen by."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..evaluation import FastScores, confusion, iou_per_class
+from ..model import U2Net
+from .batches import Pictures, normalise
+
+
+@torch.inference_mode()
+def predict(
+    network: U2Net, pictures: Pictures, *, precision: str = "float32", batch_size: int = 16
+) -> npt.NDArray[np.uint8]:
+    """Maps of all pictures, as they are scored: uint8 (N, H, W), stretched saliency or class numbers."""
+    device = next(network.parameters()).device
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    was_training = network.training
+    network.eval()
+    maps = []
+    for start in range(0, len(pictures), batch_size):
+        x = normalise(pictures.images[start : start + batch_size].to(device), network.config)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            fused = network(x)[0].float()
+        if network.config.out_channels > 1:
+            maps.append(fused.argmax(1).byte().cpu().numpy())
+            continue
+        fused = fused.sigmoid()[:, 0]
+        low, high = fused.amin((1, 2), keepdim=True), fused.amax((1, 2), keepdim=True)
+        maps.append(((fused - low) / (high - low).clamp_min(1e-8) * 255).round().byte().cpu().numpy())
+    network.train(was_training)
+    return np.concatenate(maps)
+
+
+def score(maps: npt.NDArray[np.uint8], pictures: Pictures, *, classes: int | None) -> dict[str, float]:
+    """Scores for choosing between checkpoints: MAE and max F of saliency, mean IoU of classes."""
+    gts = pictures.masks.numpy()
+    if classes is not None:
+        table = np.zeros((classes, classes), np.int64)
+        for labels, gt in zip(maps, gts, strict=True):
+            table += confusion(labels, gt, classes=classes)
+        return {"miou": float(np.mean([iou for iou in iou_per_class(table) if iou is not None]))}
+    scores = FastScores()
+    for saliency, gt in zip(maps, gts, strict=True):
+        scores.add(saliency, gt)
+    return scores.result()
