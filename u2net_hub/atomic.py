@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, name them, and hash them."""
+"""Write files whole or not at all, name them, and hash them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,19 @@ import hashlib
 import io
 import os
 import re
-import secrets
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 from uuid import uuid4
-
-if TYPE_CHECKING:
-    from torch.nn import Module
-
-else:
-    Module = object
 
 
 def file_name(name: str) -> str:
-    """A name of a data set or model as part of a file's name."""
+    """Turn the name of a data set or model into a part of a file's name."""
     return re.sub(r"[^\w.@-]+", "_", name).strip("._") or "unnamed"
 
 
 def content_hash(content: Path | bytes, *, git: bool = False) -> str:
-    """SHA-256 of a file or of bytes, or the SHA-1 that git gives them as a blob; in hexadecimal."""
+    """Hash a file or bytes: the SHA-256, or with `git` the SHA-1 that git gives the blob; in hexadecimal."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     digest = hashlib.sha1(b"blob %d\0" % size) if git else hashlib.sha256()
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
@@ -36,59 +28,74 @@ def content_hash(content: Path | bytes, *, git: bool = False) -> str:
     return digest.hexdigest()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and its folder where that is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+def write_file(path: Path, content: bytes | memoryview, *, overwrite: bool = True, sync: bool = True) -> None:
+    """Write one file, see `write_files`."""
+    write_files(path.parent, {path.name: content}, overwrite=overwrite, sync=sync)
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files into a folder, each whole or not at all: none is replaced before all are on the disk."""
-    temporary = {name: folder / f".{name}.{uuid4().hex}" for name in contents}
+def write_files(
+    folder: Path, contents: Mapping[str, bytes | memoryview], *, overwrite: bool = True, sync: bool = True
+) -> None:
+    """Write files into a folder, which is made if it is missing.
+
+    All contents are first written to hidden temporary files. Only when every one of them is complete do they
+    get their names, in the order of `contents`. If writing fails, for example because the disk is full, the
+    folder stays as it was.
+
+    Args:
+        folder: The folder.
+        contents: The content of each file, by its name.
+        overwrite: Replace files that exist. If False, an existing file raises FileExistsError and no file is
+            written, even if another process creates it at the same moment.
+        sync: Wait until the contents are on the disk, so that the files are whole after a power failure too.
+
+    Raises:
+        FileExistsError: A file exists and `overwrite` is False.
+        OSError: A file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # short names: the name of a file may be as long as the file system allows
+    unfinished = {name: folder / f".u2net-{uuid4().hex}.tmp" for name in contents}
+    created: list[Path] = []
     try:
         for name, content in contents.items():
-            with temporary[name].open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            path.replace(folder / name)
+            # open() creates the file with the mode that the umask gives; tempfile would give 0600
+            with unfinished[name].open("xb") as file:
+                _write(file, content, sync)
+        for name, source in unfinished.items():
+            target = folder / name
+            if overwrite:
+                source.replace(target)
+            else:
+                _rename_to_new(source, target)
+                created.append(target)
+    except BaseException:
+        for path in created:
+            path.unlink(missing_ok=True)
+        raise
     finally:
-        for path in temporary.values():
+        for path in unfinished.values():
             path.unlink(missing_ok=True)
 
 
-def write_output(data: memoryview, target: Path, *, overwrite: bool) -> None:
-    """Write a file that appears with all its content, or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".u2net-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-        if overwrite:
-            os.replace(unfinished, target)
-        else:
-            _rename_to_new(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _write(file: BinaryIO, content: bytes | memoryview, sync: bool) -> None:
+    file.write(content)
+    if sync:
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
-    """Rename, but never onto a file that is there: os.rename would replace it."""
+    """Rename a file, but raise FileExistsError where os.replace would replace another file."""
     try:
         os.link(source, target)
     except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "is there already", str(target)) from None
-        os.replace(source, target)
+        raise FileExistsError(errno.EEXIST, "exists already", str(target)) from None
+    except OSError:  # the file system has no hard links: an empty file, created exclusively, holds the name
+        with target.open("xb"):
+            pass
+        try:
+            source.replace(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise

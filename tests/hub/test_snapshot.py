@@ -460,7 +460,7 @@ def test_a_cache_that_cannot_be_written_still_loads(
     def refuse(path: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(snapshot_module, "write_whole", refuse)
+    monkeypatch.setattr(snapshot_module, "write_file", refuse)
     hub.add("org/a", files(0))
     assert same(U2Net.from_pretrained("org/a"), tiny(0))
     assert "offline" in caplog.text

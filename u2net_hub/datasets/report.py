@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from PIL import Image
 
 from .. import imaging as im
-from ..atomic import file_name
+from ..atomic import file_name, write_file
 from ..imaging import Entry, draw_sheet
 from .masks import mask_values, open_mask
 from .pairing import Pairing
@@ -111,9 +111,8 @@ def _told(value: object) -> str:
 
 
 def write_report(report: DataReport, sets: Mapping[str, Pairing], out: Path, classes: int | None) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_file(out / "report.json", f"{text}\n".encode())
     for name, found in sets.items():
         pairs = [pair for pair in found.pairs if pair.mask is not None]
         sample = pairs[:: max(1, len(pairs) // _SHEET_PAIRS)][:_SHEET_PAIRS]

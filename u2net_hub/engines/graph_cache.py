@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..atomic import write_files
+from ..atomic import content_hash, write_files
 from ..checkpoints import check_shapes, fold
 from ..config import U2NetConfig
 from ..hub import Source
@@ -66,13 +65,12 @@ def kept_graph(source: U2Net | Source) -> _KeptGraph:
         return _KeptGraph(inside, source.weights_path.read_bytes(), outputs)
     config, read = _tensors(source)
     identity = f"{source.sha256} {config.to_json()} {__version__}"
-    kept = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()}.onnx"
+    kept = cache_folder() / f"{content_hash(identity.encode())}.onnx"
     graph = _read_kept(kept)
     if graph is None:
         graph = _build(config, read())
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_files(kept.parent, {kept.name: graph, f"{kept.name}.sha256": _sha256(graph)})
+            write_files(kept.parent, {kept.name: graph, f"{kept.name}.sha256": content_hash(graph).encode()})
         except OSError as e:
             logger.info("the graph is not kept for the next time: %s", e)
     return _KeptGraph(config, graph, output_names(config))
@@ -115,11 +113,7 @@ def _read_kept(path: Path) -> bytes | None:
         said = path.with_name(f"{path.name}.sha256").read_bytes()
     except OSError:
         return None
-    return graph if said == _sha256(graph) else None
-
-
-def _sha256(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+    return graph if said == content_hash(graph).encode() else None
 
 
 def wanted(names: list[str], side_outputs: bool) -> list[str]:

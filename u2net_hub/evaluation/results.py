@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import re
 import zipfile
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import file_name
+from ..atomic import file_name, write_files
 
 Float64 = npt.NDArray[np.float64]
 
@@ -142,26 +143,27 @@ class Results:
 
     def save(self, folder: str | Path) -> None:
         """Write results.json, curves.npz and, for each data set, the scores of each picture as a CSV file."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        contents: dict[str, bytes] = {}
         curves: dict[str, Any] = {
             f"{name}/{key}": curve
             for name, dataset in self.datasets.items()
             for key, curve in dataset.curves.items()
         }
         if curves:
-            np.savez_compressed(folder / "curves.npz", thresholds=np.arange(256), **curves)
+            archive = io.BytesIO()
+            np.savez_compressed(archive, thresholds=np.arange(256), **curves)
+            contents["curves.npz"] = archive.getvalue()
         for name, dataset in self.datasets.items():
             if dataset.pictures:
-                with (folder / f"{file_name(name)}.csv").open("w", encoding="utf-8", newline="") as file:
-                    score_table = csv.DictWriter(file, ["name", *dataset.pictures[0][1]])
-                    score_table.writeheader()
-                    for picture, scores in dataset.pictures:
-                        score_table.writerow(
-                            {"name": picture} | {key: f"{v:.6f}" for key, v in scores.items()}
-                        )
+                rows = io.StringIO(newline="")
+                writer = csv.DictWriter(rows, ["name", *dataset.pictures[0][1]])
+                writer.writeheader()
+                for picture, scores in dataset.pictures:
+                    writer.writerow({"name": picture} | {key: f"{v:.6f}" for key, v in scores.items()})
+                contents[f"{file_name(name)}.csv"] = rows.getvalue().encode()
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        contents["results.json"] = f"{text}\n".encode()
+        write_files(Path(folder), contents)
 
     @classmethod
     def load(cls, path: str | Path) -> Results:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # documented all the same
 
-from ..atomic import content_hash, write_whole
+from ..atomic import content_hash, write_file
 from ..config import LIBRARY_NAME
 from .client import ATTEMPTS, call, make_client
 from .errors import CorruptFileError, HubUnavailableError, NotCachedError
@@ -101,9 +101,9 @@ class Snapshot:
         if not self._looked_up:
             return
         try:
-            write_whole(self._record, json.dumps(self._hashes, indent=1).encode())
+            write_file(self._record, json.dumps(self._hashes, indent=1).encode())
             if self.revision != self.commit:
-                write_whole(self._folder / "refs" / self.revision, self.commit.encode())
+                write_file(self._folder / "refs" / self.revision, self.commit.encode())
         except OSError as e:
             logger.warning("%s: cannot note the commit for offline use: %s", self.repo_id, e)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ..atomic import content_hash
 from ..config import STAGES, U2NetConfig
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ class Source:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the weights' file, in hexadecimal."""
-        with self.weights_path.open("rb") as file:
-            return _sha256(file.read)
+        return content_hash(self.weights_path)
 
     def config(self) -> U2NetConfig | None:
         """The content of config.json; None without one.
@@ -262,10 +261,3 @@ def choose_weights(names: Iterable[str], *, allow_pickle: bool, where: str) -> s
     raise FileNotFoundError(
         f"{where} holds no weights, expected {WEIGHTS_NAME}; it holds {names[:8] or 'nothing'}"
     )
-
-
-def _sha256(read: Callable[[int], bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from PIL import Image
 
-from ..atomic import write_output
+from ..atomic import write_file
 from ..imaging import Format, encode, peek_size
 from .plan import (
     Existing,
@@ -265,7 +265,7 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         else:
-            write_output(data, job.target, overwrite=options.existing == "overwrite")
+            write_file(job.target, data, overwrite=options.existing == "overwrite", sync=False)
     except FileExistsError:
         if options.existing == "skip":
             return replace(report, status="skipped")

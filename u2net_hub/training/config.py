@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ..atomic import write_file
 from ..config import STAGES
 
 
@@ -181,7 +182,7 @@ class TrainConfig:
     def save(self, path: Path) -> None:
         """Write the configuration as JSON, the recipe's own values spelled out."""
         content = {**asdict(self), "overrides": asdict(self.settings)}
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

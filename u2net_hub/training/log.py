@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from ..atomic import write_file
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -36,12 +39,11 @@ class RunLog:
         rows = (
             [row for row in read_metrics(self.path) if int(row["step"]) <= step] if self.path.exists() else []
         )
-        kept = self.path.with_suffix(".csv.tmp")
-        with kept.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        kept.replace(self.path)
+        kept = io.StringIO(newline="")
+        writer = csv.DictWriter(kept, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(self.path, kept.getvalue().encode())
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
         self._board: SummaryWriter | None = None
