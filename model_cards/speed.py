@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from u2net_hub.benchmarks.results import (
@@ -21,6 +21,7 @@ from u2net_hub.benchmarks.results import (
     folder_speed_up,
     quartiles,
 )
+from u2net_hub.tables import markdown_table
 
 FOLDER = Path("model_cards/speed")
 BEGIN, END = "<!-- speed: begin (python model_cards/speed.py) -->", "<!-- speed: end -->"
@@ -31,10 +32,6 @@ ENGINES |= {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 def load(name: str) -> Benchmark:
     return Benchmark.from_dict(json.loads((FOLDER / name / "benchmark.json").read_text(encoding="utf-8")))
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def kind(timing: Timing) -> tuple[str, str]:
@@ -58,7 +55,7 @@ def speeds(timings: Sequence[Timing]) -> list[str]:
             cells += [f"{rate:.1f} (batch {best.setup.batch})", f"{rate / theirs:.2f}×"]
         rows.append(cells)
     heads = [head for name in NAMES.values() for head in (f"{name}, images/s", "× rembg")]
-    return grid(["engine", "precision", *heads], rows)
+    return markdown_table(["engine", "precision", *heads], rows)
 
 
 def accuracy(timings: Sequence[Timing]) -> list[str]:
@@ -70,7 +67,7 @@ def accuracy(timings: Sequence[Timing]) -> list[str]:
         s, mae = timing.scores["s_measure"], timing.scores["mae"]
         change = (s - reference["s_measure"], mae - reference["mae"])
         rows.append([ENGINES[engine], precision, f"{s:.4f}", f"{mae:.4f}", *(f"{c:+.4f}" for c in change)])
-    return grid(["engine", "precision", "S", "MAE", "ΔS", "ΔMAE"], rows)
+    return markdown_table(["engine", "precision", "S", "MAE", "ΔS", "ΔMAE"], rows)
 
 
 def commands(timings: Sequence[FolderTiming]) -> list[str]:
@@ -89,7 +86,7 @@ def commands(timings: Sequence[FolderTiming]) -> list[str]:
                     "" if timing.peak_mb is None else f"{timing.peak_mb:.0f}",
                 ]
             )
-    return grid(["command", "network's input", "seconds (quartiles)", "× rembg", "peak MB"], rows)
+    return markdown_table(["command", "network's input", "seconds (quartiles)", "× rembg", "peak MB"], rows)
 
 
 def training() -> list[str]:
@@ -103,7 +100,7 @@ def training() -> list[str]:
     rows = [
         [NAMES[model], f"`{recipe}`, {kind}", rate, f"{wait} %"] for model, recipe, kind, rate, wait in found
     ]
-    return grid(["network", "recipe", "images/s", "time spent waiting for data"], rows)
+    return markdown_table(["network", "recipe", "images/s", "time spent waiting for data"], rows)
 
 
 def section() -> str:

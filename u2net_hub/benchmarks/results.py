@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..atomic import write_files
 from ..engines import EngineName, Precision
+from ..tables import markdown_table
 
 BenchEngine: TypeAlias = EngineName | Literal["torch plain", "torch compile", "rembg session"]
 
@@ -126,7 +127,6 @@ class Benchmark:
     def save(self, out: str | Path) -> list[Path]:
         """Write benchmark.json, benchmark.md and, where matplotlib is installed, benchmark.png."""
         folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         texts = {_JSON: content, _TABLE: self.table()}
         write_files(folder, {name: f"{text}\n".encode() for name, text in texts.items()})
@@ -259,14 +259,11 @@ def _spread(values: Sequence[float], unit: str, form: str) -> dict[str, str]:
 
 
 def _grid(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a Markdown table that reads well as text too; columns without content are left out."""
+    """Make a Markdown table that is easy to read as text too, without the columns that are empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) for row in rows)]
-    width = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in columns}
-    lines = [" | ".join(name.ljust(width[name]) for name in columns)]
-    lines.append(" | ".join("-" * width[name] for name in columns))
-    lines += [" | ".join(row.get(name, "").ljust(width[name]) for name in columns) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
+    cells = [[row.get(name, "") for name in columns] for row in rows]
+    return "\n".join(markdown_table(columns, cells, aligned=True))
 
 
 def _short(model: str) -> str:

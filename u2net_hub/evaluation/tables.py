@@ -1,27 +1,28 @@
-"""Scores as text, for a terminal."""
+"""Print scores as text, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..tables import text_table
 from .published import published_scores
 from .results import COLUMNS, Results
 
 
 def score_table(models: Mapping[str, Results]) -> str:
-    """Scores of models, by name, beside those of the papers: a block of text per data set."""
+    """Make one block of text for each data set: a row of scores for each model, then those of the papers."""
     blocks = []
     for dataset in dict.fromkeys(name for results in models.values() for name in results.datasets):
         rows = {name: r.datasets[dataset] for name, r in models.items() if dataset in r.datasets}
         known = published_scores(dataset)
         used = {key for row in rows.values() for key in row.scores}
         columns = {key: head for key, head in COLUMNS.items() if key in used}
-        width = max(map(len, [*rows, *known, dataset]))
         n = next(iter(rows.values())).n
-        lines = [f"{dataset}, {n:,} pictures", " " * width + "".join(f"{h:>8}" for h in columns.values())]
-        for name, row in (rows | known).items():
-            cells = (_cell(key, row.scores.get(key), row.measured) for key in columns)
-            lines.append(f"{name:{width}}" + "".join(f"{cell:>8}" for cell in cells))
+        body = [
+            [name, *(_cell(key, row.scores.get(key), row.measured) for key in columns)]
+            for name, row in (rows | known).items()
+        ]
+        lines = [f"{dataset}, {n:,} pictures", *text_table(["", *columns.values()], body, width=8)]
         for name, row in rows.items():
             if row.iou is not None:
                 each = (f"{label} {_cell('iou', value, True)}" for label, value in row.iou.items())
