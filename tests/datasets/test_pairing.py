@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,19 @@ def test_nothing_given_says_what_to_give():
 def test_pictures_are_found_by_their_stem_in_every_subfolder(tmp_path):
     touch(tmp_path, "a.png", "b/c.jpg", "b/notes.txt")
     assert pictures_by_stem(tmp_path) == {"a": tmp_path / "a.png", "b/c": tmp_path / "b/c.jpg"}
+
+
+@pytest.mark.parametrize("closed", ["", "images", "masks", "masks/deep"])
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch, closed):
+    root = touch(tmp_path / "set", "images/1.jpg", "images/2.jpg", "masks/1.png", "masks/deep/2.png")
+    scandir = os.scandir
+
+    def refuse(path):  # what the system does to everybody but root after chmod 000
+        if Path(path) == root / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError) as caught:
+        find_pairs(root)
+    assert str(caught.value).startswith(f"{root / closed} cannot be read: permission denied; give yourself")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from u2net_hub import SaliencyDataset, SaliencyPipeline, U2NetConfig, evaluate
+from u2net_hub import SaliencyDataset, SaliencyPipeline, U2Net, U2NetConfig, evaluate
 from u2net_hub.cli import app
 from u2net_hub.evaluation.metrics import score_image, summarise
 from u2net_hub.evaluation.plots import plot_curves
@@ -34,6 +34,8 @@ ECSSD_100 = {
 
 class FakePipeline:
     """Gives for each photo what a function of its path says; counts what it was given."""
+
+    weights_sha256: str | None = "cd" * 32
 
     def __init__(self, answer, classes: int = 1, labels: tuple[str, ...] | None = None) -> None:
         activation = "sigmoid" if classes == 1 else "softmax"
@@ -180,8 +182,32 @@ def test_results_say_what_they_are_of(pairs, maps):
         command="u2net eval",
     )
     assert (results.weights_sha256, results.command) == ("ab" * 32, "u2net eval")
+    results = evaluate(FakePipeline(perfect), SaliencyDataset(pairs).subset([0]))
+    assert results.weights_sha256 == "cd" * 32
     assert {"python", "u2net-hub", "pysodmetrics", "numpy", "pillow"} <= set(results.versions)
     assert results.date.endswith("+00:00")
+
+
+def test_by_default_no_process_is_started(pairs, maps, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("u2net_hub.evaluation.workers.ProcessPoolExecutor", refuse)
+    subset = SaliencyDataset(pairs).subset([0])
+    assert evaluate(FakePipeline(perfect), subset).datasets[pairs.name].n == 1
+    assert evaluate_maps(maps, subset).datasets[pairs.name].n == 1
+
+
+def test_a_pipeline_knows_the_hash_of_its_file_of_weights(tiny_source):
+    expected = hashlib.sha256((tiny_source / "model.safetensors").read_bytes()).hexdigest()
+    pipeline = SaliencyPipeline.from_pretrained(tiny_source, device="cpu", engine="torch")
+    assert pipeline.weights_sha256 == expected
+    assert SaliencyPipeline(tiny_source, device="cpu", engine="torch").weights_sha256 == expected
+
+
+def test_a_network_in_memory_has_no_file_to_hash(tiny_source):
+    network = U2Net.from_pretrained(tiny_source)
+    assert SaliencyPipeline(network, device="cpu", engine="torch").weights_sha256 is None
 
 
 # Several classes

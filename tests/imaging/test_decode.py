@@ -20,6 +20,7 @@ from u2net_hub.imaging.decode import Photo, load, peek_size
 from u2net_hub.imaging.transforms import (
     confidence,
     most_likely,
+    normalise,
     palette,
     postprocess,
     preprocess,
@@ -488,3 +489,11 @@ def test_the_size_is_known_from_the_header(tmp_path: Path) -> None:
     assert peek_size(tmp_path / "a.png") == (9, 12)
     assert peek_size(tmp_path / "b.png") is None
     assert peek_size(tmp_path / "c.png") is None
+
+
+def test_a_mistyped_minmax_is_refused():
+    message = "minmax is 'alwyas', expected 'auto', 'always' or 'never'"
+    with pytest.raises(ValueError, match=message):
+        postprocess(np.zeros((2, 2), np.float32), (4, 4), minmax="alwyas")
+    with pytest.raises(ValueError, match=message):
+        normalise(np.zeros((2, 2), np.float32), "alwyas")

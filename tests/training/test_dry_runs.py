@@ -27,7 +27,7 @@ def config(pairs: Path, source: Path, out: Path, **overrides: object) -> TrainCo
 def test_one_pair_is_learned_by_heart(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
     told: list[tuple[int, float]] = []
     run = config(pairs, tiny_source, tmp_path / "run")
-    error = overfit_one(run, goal=0.01, progress=lambda step, error: told.append((step, error)))
+    error = overfit_one(run, goal=0.01, on_step=lambda step, error: told.append((step, error)))
     assert error < 0.01
     assert told[-1][1] == error
     assert told[0][1] > 0.05

@@ -51,7 +51,7 @@ def benchmark_engines(
     rounds: int = 10,
     folder_rounds: int = 3,
     command: str = "",
-    progress: Callable[[str], object] | None = None,
+    on_message: Callable[[str], object] | None = None,
 ) -> Benchmark:
     """Measure engines × precisions × sizes × batches, and the peers that are installed, on this machine.
 
@@ -76,7 +76,7 @@ def benchmark_engines(
         rounds: turns of each configuration.
         folder_rounds: runs of each command.
         command: for the record.
-        progress: called with a line of text at each step.
+        on_message: A function that is called with a line of text at each step.
 
     Raises:
         ValueError: an engine or a precision is unknown, a number is below 1, a source cannot be read, or
@@ -96,7 +96,7 @@ def benchmark_engines(
         from ..engines import find_device
 
         device = str(find_device(device))
-    say = progress or (lambda line: None)
+    say = on_message or (lambda line: None)
     peer = find_peer(peer_python)
     if peer is None:
         say("no rembg to compare with: pip install rembg, or name the Python that has it (--peer-python)")

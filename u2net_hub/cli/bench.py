@@ -74,7 +74,7 @@ def bench(
         rounds=rounds,
         folder_rounds=folder_rounds,
         command=shlex.join(["u2net", *sys.argv[1:]]),
-        progress=_say,
+        on_message=_say,
     )
     if out is not None:
         found.save(out)

@@ -143,7 +143,7 @@ def train(
         error = training.overfit_one(
             config,
             goal=goal,
-            progress=lambda step, error: typer.echo(f"step {step}: MAE {error:.4f}", err=True),
+            on_step=lambda step, error: typer.echo(f"step {step}: MAE {error:.4f}", err=True),
         )
         if error >= goal:
             raise RuntimeError(
@@ -200,7 +200,6 @@ def eval_(
     from ..atomic import file_name
     from ..datasets import SaliencyDataset
     from ..evaluation import evaluate, evaluate_maps, plot_curves, score_table
-    from ..hub import resolve
 
     sources = [(name, False) for name in model or ()] + [(name, True) for name in maps or ()]
     if not sources:
@@ -243,7 +242,6 @@ def eval_(
                     out=folder,
                     hce=hce,
                     workers=workers,
-                    weights_sha256=resolve(source).sha256,
                     command=command,
                     progress=bar.update,
                 )

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
@@ -105,7 +105,11 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
         FileNotFoundError: there is no such folder.
         ValueError: two files have one stem.
     """
-    inside = sorted(path.relative_to(folder) for path in _folder(folder).rglob("*"))
+    inside = sorted(
+        Path(where, name).relative_to(folder)
+        for where, _, names in os.walk(_folder(folder), onerror=_refuse)
+        for name in names
+    )
     visible = [path for path in inside if not any(part.startswith((".", "__MACOSX")) for part in path.parts)]
     return _named(
         (path.with_suffix("").as_posix(), folder / path) for path in visible if _is_picture(folder / path)
@@ -229,7 +233,21 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         what = "is a file" if path.exists() else "is not there"
         raise FileNotFoundError(f"{path} {what}, expected a folder of pictures")
-    return path
+    try:
+        with os.scandir(path):
+            return path
+    except PermissionError as e:
+        _refuse(e)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Raise an error for a folder that cannot be listed, so that its files do not seem to be missing."""
+    if isinstance(error, PermissionError):
+        raise PermissionError(
+            f"{error.filename} cannot be read: permission denied; "
+            "give yourself read and execute permission for this folder (chmod u+rx)"
+        ) from error
+    raise error
 
 
 def _inside(root: Path, folder: str | Path) -> Path:

@@ -58,6 +58,10 @@ class MapMaker(Protocol):
     def config(self) -> U2NetConfig:
         """How the maps are to be read."""
 
+    @property
+    def weights_sha256(self) -> str | None:
+        """The SHA-256 of the file of weights, in hexadecimal; None for a network that is only in memory."""
+
     def __call__(self, images: Iterator[Path], /) -> Iterator[MapsOfPhoto]:
         """The maps of the photos, in order."""
 
@@ -68,7 +72,7 @@ def evaluate(
     *,
     out: str | Path | None = None,
     hce: bool = False,
-    workers: int | None = None,
+    workers: int | None = 0,
     weights_sha256: str | None = None,
     command: str | None = None,
     progress: Callable[[int], object] | None = None,
@@ -79,25 +83,24 @@ def evaluate(
     to the ground truth's size by Pillow's bilinear filter, and rounded to 8 bit. A network with several
     classes is scored by the IoU of each.
 
-    Processes of their own score while the network runs, so a script that calls this has to do so under
-    `if __name__ == "__main__":`, or with `workers=0`.
-
     Args:
-        pipeline: What makes the maps.
-        dataset: Data sets, or their folders or list files.
-        out: Folder for results.json, curves.npz, and, of each set, the scores of each picture (.csv), plots
-            of the curves, and a sheet of the best and worst pictures.
-        hce: Also count the human correction effort, made for the DIS sets.
-        workers: Processes that score; 0 scores in this one. By default one per core.
-        weights_sha256: Of the file of weights, for results.json.
-        command: Likewise.
-        progress: Called with 1 after each picture.
+        pipeline: The pipeline that makes the maps.
+        dataset: One or several data sets, or their folders or list files.
+        out: The folder to write into: results.json, curves.npz, and for each data set the scores of each
+            picture (.csv), plots of the curves, and a sheet of the best and worst pictures.
+        hce: Also count the human correction effort, which was made for the DIS data sets.
+        workers: The number of processes that compute scores while the network runs; None starts one per core.
+            With 0, this process computes them. A script that asks for other processes must call this function
+            under `if __name__ == "__main__":`.
+        weights_sha256: The SHA-256 of the file of weights, for results.json. By default it is the pipeline's.
+        command: The command line that results.json records.
+        progress: A function that is called with 1 after each picture.
 
     Raises:
-        OSError: a file cannot be opened.
-        ValueError: a file is damaged, or a data set does not fit the network.
+        OSError: A file cannot be opened.
+        ValueError: A file is damaged, or a data set does not fit the network.
         ImportError: pysodmetrics or matplotlib is not installed.
-        RuntimeError: the processes that score could not start, or died.
+        RuntimeError: The processes that compute scores could not start, or died.
     """
     config = pipeline.config
     classes = config.out_channels if config.out_channels > 1 else None
@@ -119,7 +122,8 @@ def evaluate(
             )
         tasks.append(_Task(each, maps_of(each), labels))
     results = _score(tasks, hce=hce, workers=workers, progress=progress)
-    return _finish(replace(results, weights_sha256=weights_sha256, command=command), tasks, out)
+    sha256 = pipeline.weights_sha256 if weights_sha256 is None else weights_sha256
+    return _finish(replace(results, weights_sha256=sha256, command=command), tasks, out)
 
 
 def evaluate_maps(
@@ -128,16 +132,16 @@ def evaluate_maps(
     *,
     out: str | Path | None = None,
     hce: bool = False,
-    workers: int | None = None,
+    workers: int | None = 0,
     command: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Results:
-    """Score maps that lie in a folder, one per photo and of its name: like `evaluate`.
+    """Score the maps in a folder, which holds one map for each photo, with the same name.
 
-    Maps of several classes, for a data set with classes, hold class numbers.
+    The arguments are those of `evaluate`. For a data set with classes, the maps hold class numbers.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no map for a photo.
+        FileNotFoundError: The folder does not exist, or a photo has no map in it.
     """
     folder = Path(maps)
     files = pictures_by_stem(folder)

@@ -101,6 +101,8 @@ def normalise(
     probability: NDArray[np.float32], minmax: Literal["auto", "always", "never"]
 ) -> NDArray[np.float32]:
     """Min–max as `postprocess` says, at the network's own size: (h, w) -> (h, w), both in [0, 1]."""
+    if minmax not in ("auto", "always", "never"):
+        raise ValueError(f"minmax is {minmax!r}, expected 'auto', 'always' or 'never'")
     if minmax == "never":
         return probability
     if minmax == "auto" and confidence(probability) < FOUND_FROM:

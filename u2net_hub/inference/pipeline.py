@@ -68,6 +68,9 @@ class SaliencyPipeline:
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}, expected a whole number from 1")
+        if isinstance(model, str | Path):
+            model = resolve(model)
+        self._source = model if isinstance(model, Source) else None
         self.engine = open_engine(model, engine=engine, device=device, precision=precision, compile=compile)
         config = self.engine.config
         self.config: U2NetConfig = config if minmax is None else config.replace(minmax=minmax)
@@ -115,6 +118,11 @@ class SaliencyPipeline:
     def device(self) -> str:
         """Where the network runs, e.g. "cpu" or "cuda"."""
         return self.engine.device
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The SHA-256 of the file of weights, in hexadecimal; None for a network that was given in memory."""
+        return None if self._source is None else self._source.sha256
 
     @overload
     def __call__(self, images: ImageSource, *, side_outputs: bool = False) -> SaliencyResult: ...  # type: ignore[overload-overlap]  # a str is an Iterable too, and means a path

@@ -106,7 +106,7 @@ def overfit_one(
     index: int = 0,
     goal: float = 0.01,
     steps: int = 400,
-    progress: Callable[[int, float], object] | None = None,
+    on_step: Callable[[int, float], object] | None = None,
 ) -> float:
     """Learn one pair by heart, without augmentation: what can do that can learn, what cannot has a fault.
 
@@ -115,7 +115,7 @@ def overfit_one(
         index: which pair of the data set.
         goal: mean absolute error to reach, in evaluation mode, in [0, 1].
         steps: after how many to give up.
-        progress: called with the step and the error, every tenth step.
+        on_step: A function that is called with the step and the error, every tenth step.
 
     Returns:
         The error reached: below `goal`, or the last one.
@@ -147,8 +147,8 @@ def overfit_one(
         optimizer.zero_grad()
         if step % 10 == 0:
             error = _error(network, x, target)
-            if progress is not None:
-                progress(step, error)
+            if on_step is not None:
+                on_step(step, error)
             if error < goal:
                 break
     return error
