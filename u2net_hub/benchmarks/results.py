@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..atomic import write_files
 from ..engines import EngineName, Precision
+from ..evaluation import draw_plots
 from ..tables import markdown_table
 
 BenchEngine: TypeAlias = EngineName | Literal["torch plain", "torch compile", "rembg session"]
@@ -284,19 +285,16 @@ def plot_benchmark(benchmark: Benchmark, path: str | Path) -> Path:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ImportError("plots need matplotlib; install it with: pip install 'u2net-hub[eval]'") from e
     ran = [timing for timing in benchmark.network if timing.seconds]
     panels: dict[str, list[Timing]] = {}
     for timing in ran:
         panels.setdefault(timing.setup.model, []).append(timing)
     done = [timing for timing in benchmark.folders if timing.seconds]
     heights = [len(panel) + 3 for panel in panels.values()] + ([len(done) + 3] if done else [])
-    figure = Figure(figsize=(9, max(0.28 * sum(heights), 2)), dpi=120, layout="constrained")
+    figure, axes = draw_plots(
+        9, max(0.28 * sum(heights), 2), rows=max(len(heights), 1), ratios=heights or None, share_x=False
+    )
     if heights:
-        axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
         engines = list(dict.fromkeys(timing.setup.engine for timing in ran))
         for ax, (model, panel) in zip(axes, panels.items(), strict=False):
             rates = [[t.setup.batch / seconds for seconds in quartiles(t.seconds)] for t in panel]
@@ -326,5 +324,4 @@ def _bars(ax: Any, names: Sequence[str], values: Sequence[Sequence[float]], colo
     ax.set_yticks(range(len(names)), names, fontsize="small")
     ax.invert_yaxis()
     ax.margins(x=0.1)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    ax.grid(visible=False, axis="y")

@@ -291,17 +291,16 @@ def _example(model: str, photo: Path, out: Path) -> Path:
     """The picture of a card: a photo, its map and its cutout, side by side on white."""
     from PIL import Image
 
+    from ..imaging import Entry, draw_sheet
     from ..inference import SaliencyPipeline
 
     result = SaliencyPipeline.from_pretrained(model)(photo)
     maps = Image.fromarray((result.saliency * 255).round().astype("uint8"))
-    tiles = [tile.convert("RGB") for tile in (result.photo.rgb, maps, result.over("white"))]
-    for tile in tiles:
-        tile.thumbnail((420, 420))
-    width, height = tiles[0].size
-    sheet = Image.new("RGB", (3 * width + 16, height), "white")
-    for i, tile in enumerate(tiles):
-        sheet.paste(tile, (i * (width + 8), 0))
+    sheet = draw_sheet(
+        [Entry([result.photo.rgb, maps, result.over("white")], "")],
+        columns=1,
+        tile=min(420, max(result.size)),
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, quality=80, method=6)
     return out

@@ -5,7 +5,10 @@ from .metrics import (
     score_image as score_image,
     summarise as summarise,
 )
-from .plots import plot_curves as plot_curves
+from .plots import (
+    draw_plots as draw_plots,
+    plot_curves as plot_curves,
+)
 from .published import published_scores as published_scores
 from .results import (
     COLUMNS as COLUMNS,

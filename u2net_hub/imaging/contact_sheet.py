@@ -22,29 +22,28 @@ class Entry(NamedTuple):
 def draw_sheet(
     entries: Sequence[Entry], *, columns: int = 2, tile: int = 150, title: str = ""
 ) -> Image.Image:
-    """Lay entries out from left to right and top to bottom: an RGB picture.
+    """Draw entries from left to right and from top to bottom on one RGB picture.
 
     Args:
-        entries: All with as many pictures as the first.
-        columns: Entries per row.
-        tile: Side of the square that each picture is fitted into, in pixels; its aspect is kept.
-        title: A line above them.
+        entries: The entries. All have the same number of pictures.
+        columns: The number of entries in a row.
+        tile: The side in pixels of the square that each picture is fitted into. Pictures keep their aspect.
+        title: A line of text above the entries.
 
     Raises:
-        ValueError: there are no entries.
+        ValueError: `entries` is empty.
     """
     if not entries:
         raise ValueError("got no entries for a sheet, expected at least one")
     font = ImageFont.load_default(_FONT)
     line = _FONT + _GAP
+    below = line + 2 * _GAP if any(entry.caption for entry in entries) else _GAP
     small = [[_fitted(picture, tile) for picture in entry.pictures] for entry in entries]
     rows = [range(start, min(start + columns, len(entries))) for start in range(0, len(entries), columns)]
     heights = [max(picture.height for i in row for picture in small[i]) for row in rows]
     width = len(small[0]) * (tile + _GAP) + 2 * _GAP
     top = line + 2 * _GAP if title else _GAP
-    sheet = Image.new(
-        "RGB", (len(rows[0]) * width, top + sum(heights) + len(rows) * (line + 2 * _GAP)), _PAPER
-    )
+    sheet = Image.new("RGB", (len(rows[0]) * width, top + sum(heights) + len(rows) * below), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), _shortened(title, font, sheet.width - 2 * _GAP), _INK, font)
     for row, height in zip(rows, heights, strict=True):
@@ -54,7 +53,7 @@ def draw_sheet(
                 sheet.paste(picture, (left + j * (tile + _GAP), top))
             caption = _shortened(entries[i].caption, font, width - 2 * _GAP)
             draw.text((left, top + height + 2), caption, _INK, font)
-        top += height + line + 2 * _GAP
+        top += height + below
     return sheet
 
 

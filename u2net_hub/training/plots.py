@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..evaluation import draw_plots
+from ..imaging import Entry, draw_sheet
 from .log import read_metrics
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
 def plot_run(folder: Path) -> None:
     """Draw `folder`/loss.png and `folder`/learning.png from its metrics.csv."""
-    from matplotlib.figure import Figure
-
     rows = read_metrics(folder / "metrics.csv")
 
     def column(name: str) -> tuple[list[int], list[float]]:
@@ -30,15 +30,13 @@ def plot_run(folder: Path) -> None:
         drawn = [(column(c), label) for c, label in columns if column(c)[0]]
         if not drawn:
             return
-        figure = Figure(figsize=(7, 2.5 * len(drawn)), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(len(drawn), sharex=True))
+        figure, axes = draw_plots(7, 2.5 * len(drawn), rows=len(drawn))
         for ax, ((steps, values), label) in zip(axes, drawn, strict=True):
             ax.plot(steps, values, linewidth=0.8, marker="." if len(steps) < 50 else None)
             ax.set_ylabel(label)
-            ax.grid(alpha=0.3)
         axes[0].set_title(name)
         axes[-1].set_xlabel("step")
-        figure.savefig(folder / file, dpi=110)
+        figure.savefig(folder / file)
 
     draw("training loss and learning rate", "loss.png", [("loss", "loss"), ("lr", "learning rate")])
     scores = [("val_mae", "MAE"), ("val_max_f", "max F"), ("val_miou", "mean IoU")]
@@ -49,9 +47,5 @@ def draw_validation(
     path: Path, rows: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
 ) -> None:
     """Write a picture with a row per sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
-    side = 160
-    picture = Image.new("RGB", (3 * side, side * len(rows)))
-    for y, row in enumerate(rows):
-        for x, array in enumerate(row):
-            picture.paste(Image.fromarray(array).convert("RGB").resize((side, side)), (x * side, y * side))
-    picture.save(path)
+    entries = [Entry([Image.fromarray(array) for array in row], "") for row in rows]
+    draw_sheet(entries, columns=1, tile=160, title="photo, ground truth, map").save(path)
