@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..atomic import write_files
 from ..engines import EngineName, Precision
-from ..evaluation import draw_plots
+from ..evaluation import draw_plots, read_record
 from ..tables import markdown_table
 
 BenchEngine: TypeAlias = EngineName | Literal["torch plain", "torch compile", "rembg session"]
@@ -108,21 +108,14 @@ class Benchmark:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Benchmark:
-        """What `to_dict` made.
+        """Make a benchmark from what `to_dict` returned.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: A field is missing, unknown, or of another type.
         """
         try:
-            network = tuple(
-                Timing(**{**row, "setup": Setup(**row["setup"]), "seconds": tuple(row["seconds"])})
-                for row in content["network"]
-            )
-            folders = tuple(
-                FolderTiming(**{**row, "seconds": tuple(row["seconds"])}) for row in content["folders"]
-            )
-            return cls(**{**content, "network": network, "folders": folders})
-        except (KeyError, TypeError) as e:
+            return read_record(cls, content, "benchmark")
+        except ValueError as e:
             raise ValueError(f"this is no result of a benchmark: {e}") from e
 
     def save(self, out: str | Path) -> list[Path]:

@@ -10,6 +10,7 @@ from .plots import (
     plot_curves as plot_curves,
 )
 from .published import published_scores as published_scores
+from .records import read_record as read_record
 from .results import (
     COLUMNS as COLUMNS,
     DatasetScores as DatasetScores,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import re
@@ -11,12 +10,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..atomic import file_name, write_files
+from .records import read_record
 
 Float64 = npt.NDArray[np.float64]
 
@@ -136,8 +136,8 @@ class Results:
             raise ValueError(f"speed is {speed!r}, expected a list")
         read = {
             "datasets": datasets,
-            "training": None if training is None else _read_fields(Training, "training", training),
-            "speed": tuple(_read_fields(Speed, "speed", row) for row in speed),
+            "training": None if training is None else _read_training(training),
+            "speed": tuple(_read_speed(row) for row in speed),
         }
         return cls(**(content | read))
 
@@ -195,32 +195,22 @@ class Results:
 
 _OPTIONAL = {"training", "speed"}
 
-_Row = TypeVar("_Row", Training, Speed)
+
+def _read_training(content: object) -> Training:
+    training = read_record(Training, content, "training")
+    if not all(map(_is_point, training.history)):
+        raise ValueError(
+            f"training: history is {training.history!r}, expected objects with hours and scores, all numbers"
+        )
+    return training
 
 
-def _read_fields(kind: type[_Row], name: str, content: object) -> _Row:
-    """One of the rows that are words and numbers only."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    needed = {key for key, field in fields.items() if field.default is dataclasses.MISSING}
-    if not isinstance(content, dict) or not needed <= set(content) <= set(fields):
-        got = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{name} has the fields {got}, expected {sorted(fields)}")
-    read = {}
-    for key, value in content.items():
-        if key == "data":
-            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
-            value = tuple(value) if fits else value
-        elif key == "history":
-            fits = isinstance(value, list) and all(map(_is_point, value))
-            value = tuple(value) if fits else value
-        elif key in ("images_per_second", "batch"):
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
-        else:
-            fits = isinstance(value, str) or (value is None and key == "start")
-        if not fits:
-            raise ValueError(f"{name}: {key} is {value!r}, expected {fields[key].type}")
-        read[key] = value
-    return kind(**read)
+def _read_speed(content: object) -> Speed:
+    speed = read_record(Speed, content, "speed")
+    for key, value in (("images_per_second", speed.images_per_second), ("batch", speed.batch)):
+        if not 0 < value < 1e9:
+            raise ValueError(f"speed: {key} is {value!r}, expected a number above 0")
+    return speed
 
 
 def _entry(dataset: DatasetScores) -> dict[str, object]:
