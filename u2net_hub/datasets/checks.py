@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before a network is trained or scored on it."""
+"""Find what is wrong with a data set before a network is trained or scored on it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_dataset(
     workers: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> DataReport:
-    """Look at every pair of one or several data sets, such as those to train on and to test on.
+    """Check every pair of one or several data sets, such as a training set and a test set.
 
     Args:
         root: Folder or list file, as `find_pairs` takes them; or several, which are compared with each other.
@@ -63,12 +63,13 @@ def check_dataset(
         masks: Folder of the masks.
         classes: Number of classes, for masks of class numbers.
         out: Folder for report.json, `<data set>_sheet.png` (a sample of pairs) and findings.png (examples).
-        workers: Threads that read; by default one per core.
-        progress: Called with 1 after each pair.
+        workers: The number of threads that read files; by default one per core.
+        progress: A function that is called with 1 after each pair.
 
     Raises:
-        FileNotFoundError: a folder is not there, or holds no photos.
-        ValueError: it is unclear which folder is which, or two files claim one name.
+        FileNotFoundError: A folder does not exist, or holds no photos.
+        PermissionError: A folder may not be listed.
+        ValueError: It is unclear which folder is which, or two files claim one name.
     """
     roots = [root] if root is None or isinstance(root, str | Path) else list(root)
     names = [name_of(each, images) for each in roots]

@@ -44,7 +44,7 @@ class Pair(NamedTuple):
 
 
 class Pairing(NamedTuple):
-    """What was found of a data set."""
+    """The pairs of a data set, and the masks that belong to no photo."""
 
     pairs: list[Pair]
     """One per photo, sorted by name."""
@@ -76,7 +76,8 @@ def find_pairs(
         `check_dataset` names them.
 
     Raises:
-        FileNotFoundError: a folder or a listed file is not there, or a folder holds no photos.
+        FileNotFoundError: A folder or a listed file does not exist, or a folder holds no photos.
+        PermissionError: A folder may not be listed.
         ValueError: it is unclear which folder is which, or two files claim one name.
     """
     return pair_files(root, images=images, masks=masks).pairs
@@ -85,7 +86,7 @@ def find_pairs(
 def pair_files(
     root: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None
 ) -> Pairing:
-    """Like `find_pairs`, with what is left over."""
+    """Pair like `find_pairs`, and also return the masks that belong to no photo."""
     if root is None:
         if images is None or masks is None:
             raise ValueError("got no data set; give its folder or list file, or both images=… and masks=…")

@@ -36,7 +36,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
     "jpeg": ("warning", "mask stored as JPEG, which blurs its edges"),
     "rgb": ("warning", "grey mask stored in colour channels"),
 }
-"""What is looked for, in the order of reports: whether training or scoring would go wrong, and what it is."""
+"""The defects that are looked for, in the order of reports: the level and the meaning of each."""
 
 _SHEET_PAIRS = 24
 _SHEET_EACH = 6
@@ -53,30 +53,30 @@ class Finding(NamedTuple):
 
     @property
     def level(self) -> Level:
-        """An error makes training fail or scores wrong; a warning wants to be looked at."""
+        """The level: an error makes training fail or scores wrong; a person should look at a warning."""
         return DEFECTS[self.defect][0]
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_dataset` found."""
+    """The findings of `check_dataset`, and statistics of the data sets."""
 
     findings: Sequence[Finding]
     statistics: Mapping[str, Mapping[str, object]]
-    """By data set: number of whole pairs, sizes in pixels, part that is foreground, kinds of files."""
+    """For each data set: number of complete pairs, sizes in pixels, share of foreground, kinds of files."""
 
     @property
     def errors(self) -> list[Finding]:
-        """What has to be mended."""
+        """The findings that must be corrected."""
         return [finding for finding in self.findings if finding.level == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What wants to be looked at."""
+        """The findings that a person should look at."""
         return [finding for finding in self.findings if finding.level == "warning"]
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the report as values for JSON."""
         return {
             "errors": [finding._asdict() for finding in self.errors],
             "warnings": [finding._asdict() for finding in self.warnings],
@@ -84,7 +84,7 @@ class DataReport:
         }
 
     def text(self, *, each: int = 5) -> str:
-        """For reading: the statistics, and of each kind of defect the number and the first `each` files."""
+        """Return the statistics as text, and the number and the first `each` files of each kind of defect."""
         lines = []
         for name, statistics in self.statistics.items():
             lines += [

@@ -31,7 +31,7 @@ CURVES = ("precision", "recall", "f_measure", "e_measure")
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """What a network is worth on one data set."""
+    """The scores of a network on one data set."""
 
     n: int
     """Number of pictures."""
@@ -49,7 +49,7 @@ class DatasetScores:
 
 @dataclass(frozen=True)
 class Training:
-    """How a checkpoint came about, in words for its card."""
+    """How a checkpoint was trained, in words for its card."""
 
     data: tuple[str, ...]
     """Names of the data sets."""
@@ -76,11 +76,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Results:
-    """What results.json holds."""
+    """The content of results.json."""
 
     datasets: Mapping[str, DatasetScores]
     weights_sha256: str | None = None
-    """Of the file of weights; None where maps were scored."""
+    """The SHA-256 of the file of weights; None if maps were scored."""
     command: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""

@@ -1,4 +1,4 @@
-"""What lies behind the object, and its soft edge: colours, a blurred background, clean edges."""
+"""Replace the background of an object and clean the colours of its soft edge."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def parse_colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
-    """A colour, by its name or numbers, as (red, green, blue) from 0 to 255.
+    """Turn the name or the numbers of a colour into (red, green, blue) from 0 to 255.
 
     Raises:
-        ValueError: it is none, or has transparency.
+        ValueError: This is no colour, or it has transparency.
     """
     try:
         red, green, blue = bytes(ImageColor.getrgb(colour) if isinstance(colour, str) else colour)
@@ -32,7 +32,7 @@ _BLUR_RADIUS = 8
 
 
 def blur_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """What lies behind the object, out of focus: RGB, of the same size.
+    """Blur the background of the object: RGB, of the same size.
 
     The object's own colours are left out of the mean, so that they do not glow around it.
     """

@@ -32,7 +32,7 @@ FORMAT_OF_SUFFIX: dict[str, Format] = {
 
 
 def encode(picture: Image.Image, format: Format) -> memoryview:
-    """A picture as the bytes of a file, lossless but for JPEG, with its ICC profile."""
+    """Encode a picture as the bytes of a file, with its ICC profile; all formats but JPEG are lossless."""
     name, how = WRITTEN[format]
     if picture.mode == "P" and name in ("JPEG", "WEBP"):
         picture = picture.convert("RGB")

@@ -32,10 +32,10 @@ _BACKGROUND = (255, 255, 255)
 
 
 def preprocess(photo: Photo, config: U2NetConfig) -> NDArray[np.float32]:
-    """What the network sees of a photo: float32 (C, h, w), resized, scaled and normalised as the config says.
+    """Resize, scale and normalise a photo for the network, as the config says: float32 (C, h, w).
 
     Raises:
-        ValueError: the network takes neither 3 channels (RGB) nor 1 (grey).
+        ValueError: The network takes neither 3 channels (RGB) nor 1 (grey).
     """
     check_channels(config)
     height, width = config.input_size
@@ -51,7 +51,7 @@ def preprocess(photo: Photo, config: U2NetConfig) -> NDArray[np.float32]:
 
 
 def check_channels(config: U2NetConfig) -> None:
-    """Raise ValueError where the network does not take photos: neither RGB nor grey."""
+    """Raise ValueError if the network takes neither RGB nor grey photos."""
     if config.in_channels not in (1, 3):
         raise ValueError(
             f"the network takes {config.in_channels} channels, expected 3 (RGB) or 1 (grey) for photos"
@@ -59,8 +59,8 @@ def check_channels(config: U2NetConfig) -> None:
 
 
 FOUND_FROM = 0.5
-"""From this confidence on, a photo has a salient object: what min–max would make foreground is, on the mean,
-more likely than not to be one.
+"""A photo has a salient object if its confidence is at least this: the pixels that min–max would turn into
+foreground have a mean probability above one half.
 
 Chosen on one half of a set made of DUTS-TR, with the authors' U²-Net†, against the map's maximum and its
 99.9th percentile: it empties the most of 712 crops without a mask pixel (53 %, against 47 % and 50 %) and
@@ -71,10 +71,10 @@ in their photo."""
 
 
 def confidence(probability: NDArray[np.float32]) -> float:
-    """How sure the network is that there is a salient object: (h, w) before min–max -> [0, 1].
+    """Measure how sure the network is that there is a salient object: (h, w) before min–max -> [0, 1].
 
-    The mean probability of what min–max makes foreground, the pixels from halfway between the lowest and the
-    highest up; 0 for a constant map, which has no foreground.
+    The confidence is the mean probability of the pixels that min–max turns into foreground, which are those
+    from halfway between the lowest and the highest up. It is 0 for a constant map, which has no foreground.
     """
     foreground = probability[stretch(probability) >= 0.5]
     return float(foreground.mean()) if foreground.size else 0.0
@@ -86,13 +86,16 @@ def postprocess(
     *,
     minmax: Literal["auto", "always", "never"] = "always",
 ) -> NDArray[np.float32]:
-    """The network's map at the photo's own size: (h, w) in [0, 1] -> saliency (H, W) in [0, 1].
+    """Bring the network's map to the size of the photo: (h, w) in [0, 1] -> saliency (H, W) in [0, 1].
 
     Args:
-        probability: one map of the network, after its activation.
-        size: (height, width) of the photo in pixels.
+        probability: One map of the network, after its activation.
+        size: The (height, width) of the photo in pixels.
         minmax: `"always"` stretches the map to [0, 1] as the official code does; `"auto"` does so where
             something was found, and gives an empty map otherwise; `"never"` keeps the probabilities.
+
+    Raises:
+        ValueError: `minmax` is none of the three.
     """
     return resize(normalise(probability, minmax), size)
 
@@ -100,7 +103,7 @@ def postprocess(
 def normalise(
     probability: NDArray[np.float32], minmax: Literal["auto", "always", "never"]
 ) -> NDArray[np.float32]:
-    """Min–max as `postprocess` says, at the network's own size: (h, w) -> (h, w), both in [0, 1]."""
+    """Apply min–max as `postprocess` does, but keep the network's size: (h, w) -> (h, w), both in [0, 1]."""
     if minmax not in ("auto", "always", "never"):
         raise ValueError(f"minmax is {minmax!r}, expected 'auto', 'always' or 'never'")
     if minmax == "never":
@@ -111,9 +114,9 @@ def normalise(
 
 
 def stretch(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Min–max normalisation, (h, w) -> (h, w) from 0 to 1 (normPRED in the official u2net_test.py).
+    """Apply min–max normalisation, (h, w) -> (h, w) from 0 to 1 (normPRED in the official u2net_test.py).
 
-    A constant map, where it would divide by zero, has nothing in it: it becomes 0.
+    A constant map becomes 0: min–max would divide by zero, and the map shows no object.
     """
     low, high = saliency.min(), saliency.max()
     if high <= low:
@@ -122,7 +125,7 @@ def stretch(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def resize(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear, (h, w) in [0, 1] -> (H, W) in [0, 1]; `size` is (H, W) in pixels."""
+    """Resize bilinearly, (h, w) in [0, 1] -> (H, W) in [0, 1]; `size` is (H, W) in pixels."""
     resized = np.empty(size, np.float32)
     for rows, values in _resized_strips(saliency, size):
         resized[rows] = values
@@ -130,7 +133,7 @@ def resize(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
 
 
 def to_grey(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """`resize` in 256 levels: (h, w) in [0, 1] -> uint8 (H, W).
+    """Resize a map and round it to 256 levels: (h, w) in [0, 1] -> uint8 (H, W).
 
     It never holds a float map of the photo's size, which for 12 megapixels takes 48 MB.
     """
@@ -148,7 +151,7 @@ _STRIP_ROWS = 32
 def _resized_strips(
     saliency: NDArray[np.float32], size: tuple[int, int]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """The resized map in strips, each with its rows; a strip may be changed."""
+    """Yield the resized map in strips of rows; the caller may change a strip."""
     height, width = size
     h, w = saliency.shape
     image = Image.fromarray(saliency)
@@ -172,9 +175,9 @@ def _resized_strips(
 
 
 def most_likely(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Class of each pixel of the photo: (out, h, w) -> labels uint8 (H, W); `size` is (H, W) in pixels.
+    """Find the class of each pixel of the photo: (out, h, w) -> uint8 (H, W); `size` is (H, W) in pixels.
 
-    One class is resized after another, so that many classes on a large photo need the memory of two maps.
+    The classes are resized one after another, so that any number of classes needs the memory of two maps.
     """
     best = resize(probabilities[0], size)
     labels = np.zeros(size, np.uint8)
@@ -186,7 +189,7 @@ def most_likely(probabilities: NDArray[np.float32], size: tuple[int, int]) -> ND
 
 
 def palette() -> bytes:
-    """Colours of the classes 0 … 255 for a palette picture: the PASCAL VOC colour map, 0 is black."""
+    """Make the palette of the classes 0 … 255: the PASCAL VOC colour map, in which 0 is black."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(
