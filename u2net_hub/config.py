@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 
 FORMAT_VERSION = 1
 LIBRARY_NAME = "u2net-hub"
+INSTALL = "pip install ."
+"""The line that installs the library, run in a checkout of it: the package index does not have it yet."""
 
 
 class Stage(NamedTuple):
@@ -148,7 +150,7 @@ class U2NetConfig:
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
                 f"config.json has format_version {version!r}, this u2net-hub reads 1 to {FORMAT_VERSION}; "
-                "a newer one needs: pip install --upgrade u2net-hub"
+                "update u2net-hub to read a newer one"
             )
         fields = {k: v for k, v in content.items() if k not in _NOT_FIELDS}
         if "architecture" not in fields:
@@ -158,7 +160,7 @@ class U2NetConfig:
         if unknown:
             raise ValueError(
                 f"config.json has unknown fields {unknown}, expected {sorted(cls.__dataclass_fields__)}; "
-                "they may come from a newer version: pip install --upgrade u2net-hub"
+                "update u2net-hub if they come from a newer version"
             )
         if fields.get("stages") is not None:
             fields["stages"] = _read_stages(fields["stages"])

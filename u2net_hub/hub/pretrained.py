@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from .. import __version__
 from ..atomic import write_files
 from ..config import LIBRARY_NAME, U2NetConfig
-from .sources import CONFIG_NAME, RESULTS_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
+from .sources import CONFIG_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +97,7 @@ class Pretrained(Module):
         from safetensors.torch import save
 
         from ..checkpoints import official_shapes
+        from .card import last_parts
 
         name = str(dtype).removeprefix("torch.")
         if name not in ("float32", "float16", "bfloat16"):
@@ -116,7 +117,7 @@ class Pretrained(Module):
             tensors[key] = value.detach().to("cpu").contiguous()
         metadata = {"format": "pt", "library_name": LIBRARY_NAME, "library_version": __version__}
         if "derived_from" in self.notes:
-            metadata["derived_from"] = self.notes["derived_from"]
+            metadata["derived_from"] = last_parts(self.notes["derived_from"])
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_json().encode()
@@ -191,8 +192,7 @@ class Pretrained(Module):
 
         folder = self.save_pretrained(folder, dtype=dtype)
         if isinstance(metrics, str | Path):
-            path = Path(metrics)
-            metrics = Results.load(path / RESULTS_NAME if path.is_dir() else path)
+            metrics = Results.load(metrics)
         elif isinstance(metrics, Mapping):
             metrics = Results.from_dict(dict(metrics))
         if metrics is not None:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..atomic import content_hash
 from ..config import STAGES, U2NetConfig
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from .snapshot import Snapshot
-else:
-    Module = object
+
+
+logger = logging.getLogger(__name__)
 
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 RESULTS_NAME = "results.json"
+BESIDE = ("README.md", RESULTS_NAME, "curves.npz", "example.webp")
+"""The files of a repo that are not needed for loading."""
 WEIGHTS_DIR = Path(__file__).parents[1] / "weights"
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
+_HUB_ID = re.compile(r"(?!.*(--|\.\.).*?/)\w([\w.-]*\w)?/\w([\w.-]*\w)?(@.+)?", re.ASCII)
+_FILE_SUFFIX = re.compile(r"\.[a-z]{2,12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class Source:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the weights' file, in hexadecimal."""
-        with self.weights_path.open("rb") as file:
-            return _sha256(file.read)
+        return content_hash(self.weights_path)
 
     def config(self) -> U2NetConfig | None:
         """The content of config.json; None without one.
@@ -98,6 +100,12 @@ def resolve(
     """
     if isinstance(source, str) and source in _bundled_names():
         folder = WEIGHTS_DIR / source
+        if Path(source).exists() and not Path(source).samefile(folder):
+            logger.warning(
+                "%r is the bundled model; the file or folder %s in the current folder is not used. "
+                "To load that one, write './%s'",
+                *(source, source, source),
+            )
         return Source(source, "bundled", folder / WEIGHTS_NAME, folder / CONFIG_NAME)
     path = Path(source).expanduser()
     if str(source) and path.exists():  # Path("") is the current folder
@@ -106,7 +114,7 @@ def resolve(
             raise ValueError(f"revision={revision!r} is for a model on the Hub, and {path} is a local path")
         return found
     if isinstance(source, str) and is_hub_id(source):
-        _, found = open_repo(
+        return _ask_hub(
             source,
             revision=revision,
             token=token,
@@ -114,7 +122,6 @@ def resolve(
             local_files_only=local_files_only,
             allow_pickle=allow_pickle,
         )
-        return found
     if source in STAGES:
         raise FileNotFoundError(
             f"{source!r} is not bundled; fetch the authors' {source}.pth from "
@@ -124,8 +131,25 @@ def resolve(
     raise FileNotFoundError(
         f"no weights at {str(source)!r}, expected a bundled name {_bundled_names()}, "
         f"an existing path (a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or a file "
-        f"{', '.join(_SUFFIXES)}), or a model on the Hub: org/name or org/name@revision"
+        f"{', '.join(WEIGHT_SUFFIXES)}), or a model on the Hub: org/name or org/name@revision"
     )
+
+
+def _ask_hub(source: str, **options: Any) -> Source:
+    """Look for a source on the Hub after no local path of that name was found; the errors say both."""
+    from .errors import HubUnavailableError, NotCachedError, RepoNotFoundError
+
+    # a mistyped path can look like org/name: its folder is here, or its ending is that of a file
+    typo = Path(source).parent.is_dir() or _FILE_SUFFIX.fullmatch(Path(source).suffix)
+    level = logging.WARNING if typo else logging.INFO
+    logger.log(level, "there is no local path %r; looking for a repo of that name on the Hub", source)
+    try:
+        _, found = open_repo(source, **options)
+    except (RepoNotFoundError, HubUnavailableError, NotCachedError) as e:
+        raise type(e)(
+            f"there is no local path {source!r}, and on the Hub: {e}", repo_id=e.repo_id, file=e.file
+        ) from e
+    return found
 
 
 def list_bundled() -> list[ModelInfo]:
@@ -157,7 +181,7 @@ def _description(card: Path) -> str:
 
 
 def is_hub_id(source: str) -> bool:
-    return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(_SUFFIXES)
+    return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(WEIGHT_SUFFIXES)
 
 
 def open_repo(
@@ -168,7 +192,24 @@ def open_repo(
     cache_dir: str | Path | None,
     local_files_only: bool = False,
     allow_pickle: bool,
+    check: Callable[[set[str]], None] | None = None,
 ) -> tuple[Snapshot, Source]:
+    """Download the config and the weights of a repo, and check their hashes.
+
+    Args:
+        source: "org/name" or "org/name@revision".
+        revision: As for `resolve`, like the next four.
+        token: The token for a private or gated repo.
+        cache_dir: The cache folder.
+        local_files_only: Use the cache without a request.
+        allow_pickle: Accept a .pth file where the repo holds no other weights.
+        check: Called with the names of the repo's files that a model consists of, before the weights are
+            downloaded; it can raise.
+
+    Raises:
+        HubError: The repo cannot be had, or it holds no model of this library.
+        ValueError: The source and `revision` name different revisions, or the repo holds only pickles.
+    """
     from .errors import (
         MissingFileError,  # its client takes time to import
         UnusableRepoError,
@@ -208,15 +249,17 @@ def open_repo(
             repo_id=repo_id,
             file=CONFIG_NAME,
         )
+    if check is not None:
+        check({CONFIG_NAME, weights, *BESIDE} & set(snapshot.names))
     weights_path = snapshot.path(weights)
     snapshot.keep()
     return snapshot, Source(repo_id, "hub", weights_path, config_path, snapshot.commit, allow_pickle)
 
 
 def _resolve_file(path: Path) -> Source:
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in WEIGHT_SUFFIXES:
         raise ValueError(
-            f"{path} is no checkpoint by its suffix, expected {', '.join(_SUFFIXES)}, or a folder"
+            f"{path} is no checkpoint by its suffix, expected {', '.join(WEIGHT_SUFFIXES)}, or a folder"
         )
     # only the layout of a Hub repo says that the two belong together
     beside = path.with_name(CONFIG_NAME)
@@ -262,10 +305,3 @@ def choose_weights(names: Iterable[str], *, allow_pickle: bool, where: str) -> s
     raise FileNotFoundError(
         f"{where} holds no weights, expected {WEIGHTS_NAME}; it holds {names[:8] or 'nothing'}"
     )
-
-
-def _sha256(read: Callable[[int], bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -50,6 +50,8 @@ def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResu
     """Every measured score."""
     found: list[EvalResult] = []
     taken: set[str] = set()
+    given = results is not None and results.weights_sha256 is None
+    origin = {"given": "not measured by u2net-hub"} if given else {}
     for name, dataset in (results.datasets if results is not None else {}).items():
         if not dataset.measured:
             continue
@@ -69,7 +71,7 @@ def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResu
                 task_name=task(config),
                 dataset_type=kind,
                 dataset_name=plain(name),
-                dataset_args={"pictures": dataset.n},
+                dataset_args={"pictures": dataset.n, **origin},
                 metric_type=key,
                 metric_name=plain(label),
                 metric_value=round(float(value), 6),

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ...config import LIBRARY_NAME, U2NetConfig
 from ...evaluation import Results
+from ..sources import WEIGHT_SUFFIXES
 from .front_matter import PIPELINE, card_fields, load_fields, merge_fields
+from .markdown import last_parts
 from .sections import BEGIN, Weights, card_sections, merge_sections
 
 PICTURE_NAME = "example.webp"
@@ -44,8 +47,8 @@ def render_card(
     Raises:
         ValueError: `existing` has front matter that is not YAML, or the results are of other weights.
     """
-    if results is not None and weights is not None:
-        results = results_of(results, weights.sha256)
+    if results is not None:
+        results = without_folders(results) if weights is None else results_of(results, weights.sha256)
     sections = card_sections(config, results, name, weights, picture)
     fields = card_fields(config, results, name, license)
     existing = existing or ""
@@ -60,11 +63,16 @@ def render_card(
 
 
 def results_of(results: Results, sha256: str) -> Results:
-    """The results, with the weights that they are of.
+    """Make results fit to be published with a file of weights: checked, and without folders of the machine.
+
+    Args:
+        results: The results. Those without a hash stay so; the card says that a person gave them.
+        sha256: The SHA-256 of the file of weights.
 
     Raises:
-        ValueError: they were measured on other weights.
+        ValueError: The results were measured on other weights.
     """
+    results = without_folders(results)
     if not any(dataset.measured for dataset in results.datasets.values()):
         return results
     if results.weights_sha256 not in (None, sha256):
@@ -72,7 +80,22 @@ def results_of(results: Results, sha256: str) -> Results:
             f"the results are of weights with the SHA-256 {results.weights_sha256}, and these have {sha256}; "
             "measure these with: u2net eval"
         )
-    return replace(results, weights_sha256=sha256)
+    return results
+
+
+def without_folders(results: Results) -> Results:
+    """Shorten each path of the machine to its last part, e.g. `--model /home/me/x.pth` to `--model x.pth`."""
+    training = results.training
+    if training is not None:
+        start = training.start
+        if start is not None:
+            # a file of weights is never a name on the Hub
+            start = Path(start).name if start.lower().endswith(WEIGHT_SUFFIXES) else last_parts(start)
+        training = replace(
+            training, start=start, recipe=last_parts(training.recipe), command=last_parts(training.command)
+        )
+    command = None if results.command is None else last_parts(results.command)
+    return replace(results, command=command, training=training)
 
 
 def validate_card(text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...checkpoints import count_parameters
-from ...config import U2NetConfig
+from ...config import INSTALL, U2NetConfig
 from ...evaluation import COLUMNS, Results, Training, published_scores
 from .front_matter import slug, task
 from .markdown import code, escape, format_score, line
@@ -124,6 +124,8 @@ def card_sections(
             "config": config,
             "results": results,
             "measured": results is not None and any(d.measured for d in results.datasets.values()),
+            "given": results is not None and is_given(results),
+            "install": INSTALL,
             "scores": _scores(results),
             "history": _history(training),
             "training": training,
@@ -170,12 +172,18 @@ def _scores(results: Results | None) -> list[list[str]]:
 
     for name, dataset in results.datasets.items():
         if dataset.measured:
-            add(name, dataset.n, "these weights", dataset.scores, 4)
+            label = "these weights (given, not measured here)" if is_given(results) else "these weights"
+            add(name, dataset.n, label, dataset.scores, 4)
             for label, other in published_scores(name).items():
                 add("", other.n, label, other.scores, 3)
         else:
             add(name, dataset.n, "the paper (not measured here)", dataset.scores, 3)
     return rows
+
+
+def is_given(results: Results) -> bool:
+    """Whether a person gave the scores: measured ones name the file of weights by its hash."""
+    return results.weights_sha256 is None and any(d.measured for d in results.datasets.values())
 
 
 _ENVIRONMENT = Environment(
