@@ -1,4 +1,4 @@
-"""Sources of weights: which local files stand behind a bundled name, a path or a name on the Hub."""
+"""Sources of weights: find the local files of a bundled name, a path or a name on the Hub."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ _FILE_SUFFIX = re.compile(r"\.[a-z]{2,12}", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """The local files behind a source of weights."""
+    """The local files of a source of weights."""
 
     name: str
-    """As people know it: "u2netp", "org/name", or the path."""
+    """The name that people use: "u2netp", "org/name", or the path."""
     kind: Literal["bundled", "folder", "file", "hub"]
     weights_path: Path
     """.safetensors, .pth, .pt, .onnx or .xml."""
     config_path: Path | None = None
-    """config.json, where there is one."""
+    """config.json, if there is one."""
     revision: str | None = None
     """The commit, for a source on the Hub."""
     allow_pickle: bool = field(default=False, compare=False)
 
     @property
     def format(self) -> str:
-        """Suffix of the weights without its dot, e.g. "safetensors"."""
+        """The suffix of the weights without its dot, e.g. "safetensors"."""
         return self.weights_path.suffix.lower().removeprefix(".")
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the weights' file, in hexadecimal."""
+        """The SHA-256 of the file of weights, in hexadecimal."""
         return content_hash(self.weights_path)
 
     def config(self) -> U2NetConfig | None:
-        """The content of config.json; None without one.
+        """Read config.json; None if there is none.
 
         Raises:
-            ValueError: it is not a config of this library; the message names the file.
+            ValueError: The file is not a config of this library; the message names it.
         """
         return None if self.config_path is None else U2NetConfig.load(self.config_path)
 
@@ -86,17 +86,18 @@ def resolve(
     """Find the files of a source: a bundled name, else an existing path, else a model on the Hub.
 
     Args:
-        source: "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth, .onnx or OpenVINO .xml file;
-            "org/name" or "org/name@revision".
-        revision: branch, tag or commit, for a source on the Hub.
-        token: for a private or gated repo; None: the one stored by `hf auth login`.
-        cache_dir: in the place of the client's cache folder.
-        local_files_only: take what the cache holds, without a request.
-        allow_pickle: take a .pth where a folder or repo holds nothing else. Naming the file is asking for it.
+        source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth, .onnx or OpenVINO .xml
+            file; "org/name" or "org/name@revision".
+        revision: A branch, tag or commit, for a source on the Hub.
+        token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+        cache_dir: A folder that replaces the client's cache folder.
+        local_files_only: Use the cache without a request.
+        allow_pickle: Accept a .pth file where a folder or repo holds no other weights. A .pth file that
+            `source` names itself is always accepted.
 
     Raises:
-        FileNotFoundError: it is none of the three, or the folder holds no weights.
-        ValueError: it is ambiguous, or of a kind that is not read.
+        FileNotFoundError: The source is none of the three, or the folder holds no weights.
+        ValueError: The source is ambiguous, or its kind of file is not read.
     """
     if isinstance(source, str) and source in _bundled_names():
         folder = WEIGHTS_DIR / source
@@ -153,7 +154,7 @@ def _ask_hub(source: str, **options: Any) -> Source:
 
 
 def list_bundled() -> list[ModelInfo]:
-    """The models that are installed with the library, by name."""
+    """List the models that are installed with the library, sorted by name."""
     models = []
     for name in _bundled_names():
         config = U2NetConfig.load(WEIGHTS_DIR / name / CONFIG_NAME)
@@ -172,7 +173,7 @@ def _bundled_names() -> list[str]:
 
 
 def _description(card: Path) -> str:
-    """First paragraph of the model card below its title."""
+    """The first paragraph below the title of a model card."""
     if not card.is_file():
         return ""
     body = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -181,6 +182,7 @@ def _description(card: Path) -> str:
 
 
 def is_hub_id(source: str) -> bool:
+    """Whether the Hub can have a repo of this name; a name that ends like a file of weights is a path."""
     return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(WEIGHT_SUFFIXES)
 
 
@@ -244,7 +246,7 @@ def open_repo(
         ) from e
     if config_path is None and weights.endswith(".safetensors"):
         raise MissingFileError(
-            f"{where} holds {weights} but no {CONFIG_NAME}, so nothing tells what it is; its owner can push "
+            f"{where} holds {weights} but no {CONFIG_NAME}, so the network is unknown; its owner can push "
             f"both with: u2net push --model {weights} {repo_id}",
             repo_id=repo_id,
             file=CONFIG_NAME,
@@ -261,7 +263,7 @@ def _resolve_file(path: Path) -> Source:
         raise ValueError(
             f"{path} is no checkpoint by its suffix, expected {', '.join(WEIGHT_SUFFIXES)}, or a folder"
         )
-    # only the layout of a Hub repo says that the two belong together
+    # the two files belong together only under the names of a Hub repo
     beside = path.with_name(CONFIG_NAME)
     config_path = beside if path.name == WEIGHTS_NAME and beside.is_file() else None
     return Source(str(path), "file", path, config_path, allow_pickle=True)
@@ -282,11 +284,11 @@ def resolve_folder(path: Path, allow_pickle: bool) -> Source:
 
 
 def choose_weights(names: Iterable[str], *, allow_pickle: bool, where: str) -> str:
-    """The file of weights in a folder or repo: model.safetensors, else the only one of its kind.
+    """Choose the file of weights in a folder or repo: model.safetensors, or else the only one of its kind.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several, or nothing but pickles and they are not allowed.
+        FileNotFoundError: There is no file of weights.
+        ValueError: There are several, or there are only pickles and they are not allowed.
     """
     names = sorted(names)
     if WEIGHTS_NAME in names:

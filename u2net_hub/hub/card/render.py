@@ -1,6 +1,6 @@
-"""The model card: README.md made of a config, its results, and what is known of the training data.
+"""The model card: a README.md made from a config, its results and facts about the training data.
 
-What is made here stands between marks, so that the rest of a README stays as people wrote it.
+Generated text stands between marks, so that the rest of a README stays as people wrote it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .markdown import last_parts
 from .sections import BEGIN, Weights, card_sections, merge_sections
 
 PICTURE_NAME = "example.webp"
-"""A photo from examples/, its map and its cutout, where the repo has one."""
+"""The name of the picture on the card: a photo from examples/, its map and its cutout."""
 
 
 def render_card(
@@ -33,19 +33,20 @@ def render_card(
     license: str | None = None,
     existing: str | None = None,
 ) -> str:
-    """The text of README.md.
+    """Make the text of README.md.
 
     Args:
-        config: architecture and preprocessing.
-        results: scores, training and speed, as far as they are known.
-        name: "org/name" on the Hub, or a bundled name.
-        weights: the file that the card is of; None: it is not here, and the card tells where it is.
-        picture: whether example.webp lies beside the card.
-        license: of the weights, as the Hub names it; None: what `existing` says, else Apache 2.0.
-        existing: a README.md to bring up to date. Only our fields and the marked sections change.
+        config: The architecture and the preprocessing.
+        results: The known scores, training and speed.
+        name: The name on the Hub, "org/name", or a bundled name.
+        weights: The file that the card describes. None if it is not here; the card then says where to get it.
+        picture: Whether example.webp lies beside the card.
+        license: The licence of the weights, under the Hub's name for it. None keeps the one in `existing`, or
+            else uses Apache 2.0.
+        existing: The text of a README.md to update. Only our fields and the marked sections change.
 
     Raises:
-        ValueError: `existing` has front matter that is not YAML, or the results are of other weights.
+        ValueError: The front matter of `existing` is not YAML, or the results belong to other weights.
     """
     if results is not None:
         results = without_folders(results) if weights is None else results_of(results, weights.sha256)
@@ -99,10 +100,10 @@ def without_folders(results: Results) -> Results:
 
 
 def validate_card(text: str) -> None:
-    """Check a card's front matter as the Hub does, as far as that goes offline.
+    """Check a card's front matter by the Hub's rules, as far as that is possible offline.
 
     Raises:
-        ValueError: with every problem found.
+        ValueError: The card is not valid; the message lists every problem.
     """
     block = REGEX_YAML_BLOCK.search(text)
     if block is None:
