@@ -99,7 +99,7 @@ def test_timm_entry_names_channels_size_and_the_two_ends() -> None:
     ("changes", "message"),
     [
         ({"colour": "red"}, r"unknown fields \['colour'\]"),
-        ({"format_version": 2}, "format_version 2.*pip install --upgrade"),
+        ({"format_version": 2}, "format_version 2.*update u2net-hub"),
         ({"format_version": True}, "format_version True"),
         ({"format_version": None}, "format_version None"),
         ({"library_name": "timm"}, "another library.*'timm'.*'u2net-hub'"),

@@ -1,4 +1,4 @@
-"""What config.json must hold to rebuild a network and the preprocessing it was trained with."""
+"""The content of config.json: everything that is needed to rebuild a network and its preprocessing."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from typing import Literal, NamedTuple
 
 FORMAT_VERSION = 1
 LIBRARY_NAME = "u2net-hub"
+INSTALL = "pip install ."
+"""The line that installs the library, run in a checkout of it: the package index does not have it yet."""
 
 
 class Stage(NamedTuple):
     """One residual U-block of the network: a row of table 1 of the paper (arXiv 2005.09007)."""
 
     name: str
-    """Name of the stage, and the prefix of its keys in a checkpoint."""
+    """The name of the stage, which is the prefix of its keys in a checkpoint."""
     L: int
-    """Height of the block: the number of its encoder convolutions."""
+    """The height of the block: the number of its encoder convolutions."""
     mid: int
-    """Channels inside the block."""
+    """The number of channels inside the block."""
     out: int
-    """Channels that leave the block."""
+    """The number of output channels."""
     dilated: bool = False
-    """RSU-4F: dilated convolutions in the place of pooling and upsampling."""
+    """RSU-4F uses dilated convolutions instead of pooling and upsampling."""
 
 
 _U2NET = (
@@ -51,7 +53,7 @@ STAGES: Mapping[str, tuple[Stage, ...]] = {
 
 CUSTOM = "custom"
 
-# A config may come from strangers: these bound what it can ask for. The largest published width is 512.
+# A config can come from strangers, so these limits bound its demands. The largest published width is 512.
 _MAX_CHANNELS = 4096
 _MAX_STAGES = 15
 _MAX_HEIGHT = 9
@@ -63,18 +65,18 @@ class U2NetConfig:
     """Architecture and preprocessing of one checkpoint; `save` and `load` are config.json.
 
     Raises:
-        ValueError: a field is out of range, unknown, or at odds with another one.
+        ValueError: A field is out of range, is unknown, or contradicts another one.
     """
 
     variant: str = "u2netp"
     """`"u2net"`, `"u2netp"`, or `"custom"` with a table in `stages`; "architecture" in config.json."""
     stages: tuple[Stage, ...] | None = None
-    """A table of one's own, an odd number of rows: encoder, bottom, decoder. None: the variant's."""
+    """A custom table with an odd number of rows: encoder, bottom, decoder. None takes the variant's table."""
     in_channels: int = 3
     out_channels: int = 1
     """Maps per output: 1 for saliency, the number of classes (background included) for parsing."""
     input_size: tuple[int, int] = (320, 320)
-    """What the network sees, as (height, width) in pixels; the aspect is squashed as in the paper."""
+    """The network's input as (height, width) in pixels; the aspect is squashed as in the paper."""
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     scale: Literal["image_max", "255"] = "image_max"
     """The divisor before mean and std: the image's own maximum (the official code) or 255."""
@@ -82,7 +84,7 @@ class U2NetConfig:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     minmax: Literal["auto", "always", "never"] = "auto"
-    """Stretch each map to [0, 1]: always (the official code), only where something was found, or never."""
+    """Whether maps are stretched to [0, 1]: always (the official code), never, or if an object was found."""
     invert: bool = False
     """The map is 1 - output, as in the authors' portrait drawing network."""
     labels: tuple[str, ...] | None = None
@@ -118,7 +120,7 @@ class U2NetConfig:
         }
 
     def _pretrained_cfg(self) -> dict[str, object]:
-        """What `timm.create_model("hf-hub:…")` wants to know; generated, never read back here."""
+        """The entry that `timm.create_model("hf-hub:…")` reads; it is generated and never read back here."""
         return {
             "input_size": [self.in_channels, *self.input_size],
             "num_classes": self.out_channels,
@@ -136,7 +138,8 @@ class U2NetConfig:
         """The config that `to_dict` wrote.
 
         Raises:
-            ValueError: another library's config, a newer format, an unknown field or a value out of range.
+            ValueError: The config is another library's, has a newer format, an unknown field or a value
+                out of range.
         """
         if content.get("library_name") != LIBRARY_NAME:
             found = content.get("library_name") or content.get("model_type") or "none"
@@ -148,7 +151,7 @@ class U2NetConfig:
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
                 f"config.json has format_version {version!r}, this u2net-hub reads 1 to {FORMAT_VERSION}; "
-                "a newer one needs: pip install --upgrade u2net-hub"
+                "update u2net-hub to read a newer one"
             )
         fields = {k: v for k, v in content.items() if k not in _NOT_FIELDS}
         if "architecture" not in fields:
@@ -158,7 +161,7 @@ class U2NetConfig:
         if unknown:
             raise ValueError(
                 f"config.json has unknown fields {unknown}, expected {sorted(cls.__dataclass_fields__)}; "
-                "they may come from a newer version: pip install --upgrade u2net-hub"
+                "update u2net-hub if they come from a newer version"
             )
         if fields.get("stages") is not None:
             fields["stages"] = _read_stages(fields["stages"])
@@ -177,8 +180,8 @@ class U2NetConfig:
         """Read config.json.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not JSON, or not a config of this library; the message names the file.
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not JSON or not a config of this library; the message names it.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))

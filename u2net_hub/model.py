@@ -23,7 +23,7 @@ def u_shape(
 ) -> list[Tensor]:
     """Run blocks down and up again: (B, C, H, W) -> outputs of the bottom and each decoder block, going up.
 
-    A decoder block sees the output below it, brought to the size of its skip connection, and that connection.
+    The input of a decoder block is the output below it, resized to its skip connection, and that connection.
     """
     *skips, x = descend(x, encoder, pooled)
     outputs = [x]
@@ -68,7 +68,7 @@ class RSU(nn.Module):
     def __init__(self, in_channels: int, stage: Stage) -> None:
         super().__init__()
         L, mid, out = stage.L, stage.mid, stage.out
-        # RSU-4F dilates where RSU-L pools; RSU-L dilates only at its bottom, which works at the size above it
+        # RSU-4F dilates instead of pooling; RSU-L dilates only its bottom, at the size of the level above
         self.pooled = (False,) * L if stage.dilated else (False, *[True] * (L - 2), False)
         dilation = [2**i for i in range(L)] if stage.dilated else [1] * (L - 1) + [2]
         self.rebnconvin = ConvBnRelu(in_channels, out)
@@ -87,10 +87,11 @@ class RSU(nn.Module):
 class U2Net(Pretrained, nn.Module):
     """The network: (B, in, H, W) -> logits, fused first, then one per side, each (B, out, H, W).
 
-    Works at any size from 1 × 1 px in eval mode. Side outputs go from fine (`side1`) to coarse (`side6`).
+    In eval mode, the network works at any size from 1 × 1 px. Side outputs go from fine (`side1`) to coarse
+    (`side6`).
 
     Args:
-        config: architecture and preprocessing; the default is U²-Net†.
+        config: The architecture and the preprocessing; the default is U²-Net†.
     """
 
     def __init__(self, config: U2NetConfig | None = None) -> None:

@@ -34,12 +34,12 @@ __all__ = ["TimmU2Net", "u2net", "u2netp"]
 
 
 class TimmU2Net(U2Net):
-    """A U2Net with what timm asks of its models; its output and state dict are those of U2Net.
+    """A U2Net with the methods that timm expects; its output and state dict are those of U2Net.
 
     Args:
-        variant: "u2net" or "u2netp".
-        in_chans: channels of the input.
-        num_classes: maps per output.
+        variant: Either "u2net" or "u2netp".
+        in_chans: The number of input channels.
+        num_classes: The number of maps per output.
     """
 
     def __init__(self, variant: str, in_chans: int = 3, num_classes: int = 1) -> None:
@@ -68,15 +68,15 @@ class TimmU2Net(U2Net):
         """Outputs of encoder stages: (B, in, H, W) -> [(B, out, H / 2**i, W / 2**i), …].
 
         Args:
-            x: the input.
-            indices: which stages; a number n: the last n; None: all.
-            norm: of no effect, there is no last norm.
-            stop_early: of no effect, what is not needed is not there after pruning.
-            output_fmt: "NCHW".
-            intermediates_only: leave out the output of the last stage, which else comes first.
+            x: The input.
+            indices: The stages to return; a number n means the last n, None means all.
+            norm: Has no effect, because there is no final norm.
+            stop_early: Has no effect, because pruning removes the stages that are not needed.
+            output_fmt: Must be "NCHW".
+            intermediates_only: Return only the list. Otherwise the last stage's output comes before it.
 
         Raises:
-            ValueError: `output_fmt` is another one.
+            ValueError: `output_fmt` is not "NCHW".
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}, expected 'NCHW'")
@@ -88,7 +88,7 @@ class TimmU2Net(U2Net):
     def prune_intermediate_layers(
         self, indices: int | list[int] | None = None, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Take out all that these encoder stages do not need: the deeper ones, decoder and sides."""
+        """Remove what these encoder stages do not need: deeper stages, the decoder and the side outputs."""
         take, last = feature_take_indices(len(self.encoder), indices)
         kept = self.encoder[: last + 1]
         for name, _ in list(self.named_children()):
@@ -112,7 +112,7 @@ default_cfgs = generate_default_cfgs({variant: _entry(variant) for variant in ST
 
 
 def _without_other_heads(state: dict[str, Tensor], model: U2Net) -> dict[str, Tensor]:
-    """The weights; without sides and fusion where the network is to have another number of classes."""
+    """Leave out side outputs and fusion if the model has another number of classes than the weights."""
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     heads = ("side", "outconv")
     return {k: v for k, v in state.items() if not k.startswith(heads) or v.shape == shapes.get(k, v.shape)}

@@ -18,6 +18,7 @@ from u2net_hub import U2Net, U2NetConfig, cli
 from u2net_hub.atomic import content_hash
 from u2net_hub.checkpoints.topology import count_parameters
 from u2net_hub.evaluation.results import DatasetScores, Results, Speed, Training
+from u2net_hub.hub.card.markdown import last_parts
 from u2net_hub.hub.card.render import PICTURE_NAME, render_card, results_of, validate_card
 from u2net_hub.hub.card.sections import Weights
 
@@ -156,6 +157,53 @@ def test_the_text_holds_what_a_user_needs() -> None:
     assert "3.2" in section(text, "speed")
     assert "fails" in section(text, "limits")
     assert "@article{qin2020u2net" in section(text, "citation")
+
+
+def test_scores_without_a_hash_are_labelled_as_given() -> None:
+    text = card(replace(RESULTS, weights_sha256=None))
+    assert "these weights (given, not measured here)" in section(text, "scores")
+    assert "Measured" not in section(text, "scores")
+    evals = ModelCard(text).data.eval_results or []
+    assert {str(e.dataset_args) for e in evals} == {"{'pictures': 100, 'given': 'not measured by u2net-hub'}"}
+
+
+def test_scores_with_a_hash_are_not_labelled_as_given() -> None:
+    assert "given" not in section(card(), "scores")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("u2net eval --model /home/me/x.pth --data ecssd", "u2net eval --model x.pth --data ecssd"),
+        ("u2net eval --model=/home/me/x/ --data=../d/e", "u2net eval --model=x --data=e"),
+        ("u2net eval --model '/home/my own/x y' --out ~me/o", "u2net eval --model 'x y' --out o"),
+        ("u2net eval --model /home/my\\ own/x\\ y", "u2net eval --model x\\ y"),
+        (r"u2net eval --model C:\Users\me\x.pth", "u2net eval --model x.pth"),
+        ("evaluate('/home/me/x', [\"/data/e\"])", "evaluate('x', [\"e\"])"),
+        ("u2net eval --model org/name --data data/e", "u2net eval --model org/name --data data/e"),
+        ("see https://example.org/a/b, 3 img/s, and / or", "see https://example.org/a/b, 3 img/s, and / or"),
+    ],
+)
+def test_folders_of_the_machine_are_left_out_of_text(text: str, shown: str) -> None:
+    assert last_parts(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        ("/home/me/base", "base"),
+        ("runs/a/last.pth", "last.pth"),
+        ("org/base", "org/base"),
+        ("u2netp", "u2netp"),
+    ],
+)
+def test_a_card_names_no_folders_of_the_machine(start: str, shown: str) -> None:
+    command = "u2net train --data /home/me/DUTS-TR"
+    training = replace(RESULTS.training, start=start, command=command)  # type: ignore[type-var]
+    text = card(replace(RESULTS, training=training, command="u2net eval --model /home/me/x"))
+    assert "/home" not in text
+    assert f"fine-tuned from {shown}\n" in text
+    assert "u2net train --data DUTS-TR" in text
 
 
 def test_measured_scores_stand_beside_the_papers() -> None:

@@ -63,10 +63,17 @@ def test_without_metrics_there_are_no_results(hub: HubServer, tiny: Tiny) -> Non
     assert files_of(hub) == NEW
 
 
-def test_pushed_results_name_the_pushed_weights(hub: HubServer, tiny: Tiny) -> None:
+def test_scores_without_a_hash_are_pushed_without_one_and_labelled_as_given(
+    hub: HubServer, tiny: Tiny
+) -> None:
     tiny(0).push_to_hub("org/a", token=WRITER, metrics=scores())
-    results = json.loads(hub.read("org/a", "results.json"))
-    assert results["weights_sha256"] == content_hash(hub.read("org/a", "model.safetensors"))
+    assert json.loads(hub.read("org/a", "results.json"))["weights_sha256"] is None
+    assert "given, not measured here" in readme_of(hub)
+
+
+def test_pushed_results_hold_no_folders_of_the_machine(hub: HubServer, tiny: Tiny) -> None:
+    tiny(0).push_to_hub("org/a", token=WRITER, metrics=scores(command="u2net eval --model /home/me/x"))
+    assert json.loads(hub.read("org/a", "results.json"))["command"] == "u2net eval --model x"
 
 
 def test_the_card_holds_the_scores_for_machines(hub: HubServer, tiny: Tiny) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from u2net_hub import SaliencyPipeline, U2Net, __version__, cli
 from u2net_hub.hub import client, snapshot as snapshot_module
-from u2net_hub.hub.downloads import download
+from u2net_hub.hub.downloads import download, refuse_existing
 from u2net_hub.hub.errors import (
     AccessDeniedError,
     CorruptFileError,
@@ -487,12 +487,83 @@ def test_download_fills_a_folder(
     assert same(U2Net.from_pretrained(out), tiny(0))
 
 
+def test_download_refuses_to_replace_files_before_it_fetches_the_weights(
+    hub: HubServer, files: Files, tmp_path: Path, cache: Path
+) -> None:
+    hub.add("org/a", files(0))
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds config\.json already.*--overwrite"):
+        download("org/a", out=tmp_path)
+    assert (tmp_path / "config.json").read_text() == "mine"
+    assert not list(cache.glob("snapshots/*/model.safetensors"))
+
+
+def test_download_leaves_files_that_it_does_not_write(hub: HubServer, files: Files, tmp_path: Path) -> None:
+    hub.add("org/a", files(0))
+    (tmp_path / "README.md").write_text("mine")  # the repo has none
+    download("org/a", out=tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_download_replaces_files_on_request(hub: HubServer, tiny: Tiny, files: Files, tmp_path: Path) -> None:
+    hub.add("org/a", files(0))
+    (tmp_path / "config.json").write_text("mine")
+    download("org/a", out=tmp_path, overwrite=True)
+    assert same(U2Net.from_pretrained(tmp_path), tiny(0))
+
+
+def test_a_download_into_a_file_is_refused(hub: HubServer, files: Files, tmp_path: Path) -> None:
+    hub.add("org/a", files(0))
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file, expected a folder"):
+        download("org/a", out=tmp_path / "out")
+
+
+def test_files_of_save_pretrained_can_be_refused_beforehand(tiny: Tiny, tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "new")
+    tiny(0).save_pretrained(tmp_path)
+    with pytest.raises(FileExistsError, match=r"config\.json, model\.safetensors already"):
+        refuse_existing(tmp_path)
+
+
 def test_download_is_for_the_hub_only() -> None:
     with pytest.raises(ValueError, match="org/name"):
         download("u2netp")
 
 
 # What can be wrong, and whose fault it is
+
+
+@pytest.mark.parametrize("source", ["weights/u2netp.pht", "my/model"])
+def test_a_mistyped_path_is_said_to_be_missing_before_the_hub_is_asked(
+    source: str,
+    hub: HubServer,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "my").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RepoNotFoundError, match=f"no local path '{source}', and on the Hub: .*no such repo"):
+        resolve(source)
+    assert f"there is no local path '{source}'" in caplog.messages[0]
+
+
+def test_a_name_is_not_taken_for_a_mistyped_path(
+    hub: HubServer, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.add("org/a", files(0))
+    resolve("org/a")
+    assert not [r for r in caplog.records if "local path" in r.getMessage()]
+
+
+def test_without_a_connection_the_missing_path_is_said_too(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_the_network(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(HubUnavailableError, match=r"no local path 'org/a', and on the Hub: .*no connection"):
+        resolve("org/a")
 
 
 def test_no_such_repo(hub: HubServer) -> None:

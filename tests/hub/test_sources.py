@@ -104,6 +104,39 @@ def test_bundled_name_goes_before_a_path(
     assert resolve(Path("small")).kind == "folder"
 
 
+def test_a_local_folder_that_a_bundled_name_hides_is_named(
+    bundled: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    resolve("small")
+    assert not caplog.records
+    folder.rename(tmp_path / "small")
+    resolve("small")
+    assert "is the bundled model" in caplog.text
+    assert "'./small'" in caplog.text
+
+
+def test_the_bundled_folder_itself_is_not_hidden(
+    bundled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(bundled.parent)
+    resolve("small")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("source", ["./nothing", "../nothing", "a/../b", "a/.b", "a--b/c"])
+def test_a_name_that_no_repo_can_have_is_not_looked_for_on_the_hub(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "open_repo", None)
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        resolve(source)
+
+
 def test_path_goes_before_a_model_on_the_hub(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

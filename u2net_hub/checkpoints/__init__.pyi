@@ -5,9 +5,11 @@ from .readers import (
     read_checkpoint as read_checkpoint,
 )
 from .topology import (
+    Conv as Conv,
     Folded as Folded,
     check_shapes as check_shapes,
     count_parameters as count_parameters,
     fold as fold,
     official_shapes as official_shapes,
+    walk as walk,
 )

@@ -1,26 +1,26 @@
-"""What an exported ONNX or OpenVINO file says of itself in its metadata."""
+"""The config in the metadata of an exported ONNX or OpenVINO file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..config import U2NetConfig
 
-if TYPE_CHECKING:
-    pass
-
 
 def metadata_config(metadata: Mapping[str, str], path: object) -> U2NetConfig | None:
-    """The config in the metadata of a file that `build_graph` made; None if it is of another make.
+    """Read the config from an exported file's metadata; None if another program made the file.
+
+    Args:
+        metadata: The entries of the file's metadata.
+        path: The file, for messages.
 
     Raises:
-        ValueError: what is there is no config.
+        ValueError: The entry is not a config of this library.
     """
     if not {"config", "outputs"} <= metadata.keys():
         return None
     try:
         return U2NetConfig.from_dict(json.loads(metadata["config"]))
     except ValueError as e:
-        raise ValueError(f"{path} holds a config that cannot be used: {e}") from e
+        raise ValueError(f"{path} holds a config that is not valid: {e}") from e

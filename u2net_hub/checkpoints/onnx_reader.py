@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import U2NetConfig
 from .onnx_metadata import metadata_config
-from .topology import NORM, ValueNumbering, check_shapes, convolutions
+from .topology import BN_EPS, NORM, ValueNumbering, check_shapes, convolutions
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Sigmoid": torch.sigmoid,
     "Softmax": partial(torch.softmax, dim=1),
 }
-_EPS = 1e-5  # of every batch norm in the official code
 _TOLERANCE = 1e-4
 _MAX_SIDE = 2048
 
@@ -110,8 +109,8 @@ class _Graph:
             norm = [self._constant(name) for name in node.input[1:5]]
             if behind != "conv" or self.convs[feed].norm is not None or len(norm) != 4:
                 raise self.wrong("one of its batch norms does not follow a convolution")
-            eps = next((a.f for a in node.attribute if a.name == "epsilon"), _EPS)
-            norm[3] = norm[3] + (eps - _EPS)
+            eps = next((a.f for a in node.attribute if a.name == "epsilon"), BN_EPS)
+            norm[3] = norm[3] + (eps - BN_EPS)
             self.convs[feed] = self.convs[feed]._replace(norm=norm)
             return x
         if op in _TRANSPARENT or (op == "Concat" and len(feeds) == 1):
@@ -189,14 +188,14 @@ def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict
             f"of its {len(graph.convs)} convolutions {known} lie where the {len(expected)} should"
         )
     tensors: dict[str, Tensor] = {}
-    for feed, (key, _, norm) in expected.items():
-        conv = graph.convs[feed]
-        width = conv.weight.shape[:1]
-        tensors[f"{key}.weight"] = conv.weight
-        tensors[f"{key}.bias"] = torch.zeros(width) if conv.bias is None else conv.bias
-        if norm is not None:
-            values = conv.norm or _identity_norm(width)
-            tensors.update({f"{norm}.{name}": value for name, value in zip(NORM, values, strict=True)})
+    for feed, conv in expected.items():
+        found = graph.convs[feed]
+        width = found.weight.shape[:1]
+        tensors[f"{conv.key}.weight"] = found.weight
+        tensors[f"{conv.key}.bias"] = torch.zeros(width) if found.bias is None else found.bias
+        if conv.norm is not None:
+            values = found.norm or _identity_norm(width)
+            tensors.update({f"{conv.norm}.{name}": value for name, value in zip(NORM, values, strict=True)})
     fitting = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
     if config is None and fitting.out_channels > 1 and graph.outputs[0][1] == "Sigmoid":
         fitting = fitting.replace(activation="sigmoid")
@@ -208,7 +207,7 @@ def _identity_norm(width: Sequence[int]) -> Sequence[Tensor]:
 
     Its variance makes room for the epsilon: 1 - 1e-5 + 1e-5 is 1 in float32, so every x passes bit for bit.
     """
-    return torch.ones(width), torch.zeros(width), torch.zeros(width), torch.ones(width) - _EPS
+    return torch.ones(width), torch.zeros(width), torch.zeros(width), torch.ones(width) - BN_EPS
 
 
 def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> None:
@@ -224,7 +223,9 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
     path = Path(path)
     number = ValueNumbering()
     heads = {
-        conv.key: number("conv", feed) for feed, conv in convolutions(config, number).items() if not conv.norm
+        conv.key: number("conv", feed)
+        for feed, conv in convolutions(config, number).items()
+        if not conv.normed
     }
     order = ["outconv", *(key for key in heads if key != "outconv")]
     index = {heads[key]: i for i, key in enumerate(order)}

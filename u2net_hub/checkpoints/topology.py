@@ -1,23 +1,21 @@
-"""The network as a list of convolutions: what each is called, its shape, and what feeds it.
+"""The network's structure, walked once: each convolution, its shape, and what feeds it.
 
-That is enough to know a checkpoint of the family, whether its tensors have names or not.
+`walk` is the only walk over the stage table outside model.py. State-dict keys, parameter counts, the costs of
+the layers and the exported ONNX graph are all derived from it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import STAGES, Stage, U2NetConfig
-
-if TYPE_CHECKING:
-    pass
-
 
 logger = logging.getLogger(__name__)
 
@@ -25,23 +23,118 @@ logger = logging.getLogger(__name__)
 Shapes = dict[str, tuple[int, ...]]
 
 NORM = ("weight", "bias", "running_mean", "running_var")
-"""The tensors of a batch norm, but for the one that counts batches."""
+"""The tensors of a batch norm, except the batch counter."""
 TRACKED = ".num_batches_tracked"
+"""The end of the key of a batch norm's batch counter."""
+
+V = TypeVar("V")
 
 
 class Conv(NamedTuple):
     """One convolution of the network."""
 
-    key: str
-    """Official name, e.g. "stage1.rebnconvin.conv_s1"."""
-    shape: tuple[int, int, int, int]
-    """Of its weight: (out, in, height, width)."""
-    norm: str | None = None
-    """Official name of the batch norm behind it."""
+    name: str
+    """Official name of its block, e.g. "stage1.rebnconvin" or "side1"."""
+    width: int
+    """Number of input channels."""
+    out: int
+    """Number of output channels."""
+    kernel: int = 3
+    dilation: int = 1
+    normed: bool = True
+    """Whether batch norm and ReLU follow; they do everywhere except in the side outputs and the fusion."""
+
+    @property
+    def key(self) -> str:
+        """The prefix of its keys in the state dict, e.g. "stage1.rebnconvin.conv_s1"."""
+        return f"{self.name}.conv_s1" if self.normed else self.name
+
+    @property
+    def norm(self) -> str | None:
+        """The prefix of the keys of the batch norm that follows, if one does."""
+        return f"{self.name}.bn_s1" if self.normed else None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of its weight: (out, in, height, width)."""
+        return self.out, self.width, self.kernel, self.kernel
+
+
+class Operations(Protocol[V]):
+    """The operations of the network on values of any kind: sizes, numbers, names in a graph."""
+
+    def conv(self, conv: Conv, x: V) -> V:
+        """A convolution; batch norm and ReLU follow it if `conv.normed`."""
+
+    def pool(self, x: V) -> V:
+        """Maximum of each 2 × 2 pixels; an odd size is rounded up."""
+
+    def resize_like(self, x: V, like: V) -> V:
+        """Resize to the height and width of `like`."""
+
+    def concat(self, *values: V) -> V:
+        """Join along the channels."""
+
+    def add(self, name: str, residual: V, x: V) -> V:
+        """The sum at the end of the stage called `name`."""
+
+
+def walk(config: U2NetConfig, ops: Operations[V], x: V) -> tuple[V, list[V]]:
+    """Run the network's operations in the order of its forward pass.
+
+    Args:
+        config: The config of the network.
+        ops: Called once for each operation.
+        x: The value that stands for the input.
+
+    Returns:
+        The values of the fused map and of the side outputs, fine to coarse, before the activation.
+    """
+    depth = (len(config.table) + 1) // 2
+    width = config.in_channels
+    levels = []
+    for i, stage in enumerate(config.table[:depth]):
+        x, width = _walk_stage(stage, ops, ops.pool(x) if i else x, width), stage.out
+        levels.append((x, width))
+    outputs = [levels.pop()]
+    for stage in config.table[depth:]:
+        skip, skip_width = levels.pop()
+        joined = ops.concat(ops.resize_like(x, skip), skip)
+        x, width = _walk_stage(stage, ops, joined, width + skip_width), stage.out
+        outputs.append((x, width))
+    n = config.out_channels
+    top, *below = [
+        ops.conv(Conv(f"side{i}", width, n, normed=False), y)
+        for i, (y, width) in enumerate(reversed(outputs), start=1)
+    ]
+    sides = [top, *[ops.resize_like(side, top) for side in below]]
+    return ops.conv(Conv("outconv", depth * n, n, kernel=1, normed=False), ops.concat(*sides)), sides
+
+
+def _walk_stage(stage: Stage, ops: Operations[V], x: V, width: int) -> V:
+    """Run a residual U-block; `model.RSU` explains its pooling and its dilations."""
+    name, L, mid, out, dilated = stage
+    x = residual = ops.conv(Conv(f"{name}.rebnconvin", width, out), x)
+    skips = []
+    for i in range(1, L + 1):
+        if not dilated and 1 < i < L:
+            x = ops.pool(x)
+        dilation = 2 ** (i - 1) if dilated else 2 if i == L else 1
+        x = ops.conv(Conv(f"{name}.rebnconv{i}", out if i == 1 else mid, mid, dilation=dilation), x)
+        skips.append(x)
+    x = skips.pop()
+    for i in reversed(range(1, L)):
+        skip = skips.pop()
+        if not dilated and i < L - 1:
+            x = ops.resize_like(x, skip)
+        dilation = 2 ** (i - 1) if dilated else 1
+        conv = Conv(f"{name}.rebnconv{i}d", 2 * mid, out if i == 1 else mid, dilation=dilation)
+        x = ops.conv(conv, ops.concat(x, skip))
+    return ops.add(name, residual, x)
 
 
 class ValueNumbering:
-    """Numbers for expressions: equal ones, made of equal numbers, get the same number."""
+    """Value numbering: structurally equal expressions get the same integer."""
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
@@ -50,80 +143,74 @@ class ValueNumbering:
         return self._numbers.setdefault(expression, len(self._numbers))
 
 
-def convolutions(config: U2NetConfig, number: ValueNumbering) -> dict[int, Conv]:
-    """The network's convolutions by the expression that feeds each, in official order.
+class _Numbered:
+    """The operations on value numbers. Pooling and resizing keep the number of what they work on."""
 
-    Expressions are made of the input, convolutions, sums and concatenations. Pooling, resizing and ReLU leave
-    an expression as it is: without them it still tells each convolution of the network from all others.
+    def __init__(self, number: ValueNumbering) -> None:
+        self.number = number
+        self.convs: dict[int, Conv] = {}
+
+    def conv(self, conv: Conv, x: int) -> int:
+        self.convs[x] = conv
+        return self.number("conv", x)
+
+    def pool(self, x: int) -> int:
+        return x
+
+    def resize_like(self, x: int, like: int) -> int:
+        return x
+
+    def concat(self, *values: int) -> int:
+        return self.number("concat", *values)
+
+    def add(self, name: str, residual: int, x: int) -> int:
+        return self.number("add", frozenset((residual, x)))
+
+
+def convolutions(config: U2NetConfig, number: ValueNumbering | None = None) -> dict[int, Conv]:
+    """The network's convolutions in official order, by the value number of the expression that feeds each.
+
+    An expression is made of the input, convolutions, sums and concatenations. Pooling, resizing, batch norm
+    and ReLU leave it unchanged: the expression without them is still different for each convolution.
     """
-    convs: dict[int, Conv] = {}
-
-    def conv(key: str, feed: int, shape: tuple[int, int, int, int], norm: str | None = None) -> int:
-        convs[feed] = Conv(key, shape, norm)
-        return number("conv", feed)
-
-    def block(key: str, x: int, width: int, out: int) -> int:
-        return conv(f"{key}.conv_s1", x, (out, width, 3, 3), f"{key}.bn_s1")
-
-    def rsu(x: int, width: int, stage: Stage) -> int:
-        name, L, mid, out, _ = stage
-        x = residual = block(f"{name}.rebnconvin", x, width, out)
-        skips = []
-        for i in range(1, L + 1):
-            x = block(f"{name}.rebnconv{i}", x, out if i == 1 else mid, mid)
-            skips.append(x)
-        for i in reversed(range(1, L)):
-            x = block(
-                f"{name}.rebnconv{i}d", number("concat", x, skips[i - 1]), 2 * mid, out if i == 1 else mid
-            )
-        return number("add", frozenset((x, residual)))
-
-    depth = (len(config.table) + 1) // 2
-    x, width = number("input"), config.in_channels
-    skips = []
-    for stage in config.table[:depth]:
-        x, width = rsu(x, width, stage), stage.out
-        skips.append((x, width))
-    outputs = [skips.pop()]
-    for stage in config.table[depth:]:
-        skip, skip_width = skips.pop()
-        x, width = rsu(number("concat", x, skip), width + skip_width, stage), stage.out
-        outputs.append((x, width))
-    n = config.out_channels
-    sides = [conv(f"side{i}", y, (n, width, 3, 3)) for i, (y, width) in enumerate(reversed(outputs), start=1)]
-    conv("outconv", number("concat", *sides), (n, depth * n, 1, 1))
-    return convs
+    ops = _Numbered(number or ValueNumbering())
+    walk(config, ops, ops.number("input"))
+    return ops.convs
 
 
 def official_shapes(config: U2NetConfig) -> Shapes:
-    """Official key -> shape of its tensor, for every key of the state dict."""
+    """The shape of every tensor of the state dict, by its official key and in official order."""
     shapes: Shapes = {}
-    for key, shape, norm in convolutions(config, ValueNumbering()).values():
-        shapes[f"{key}.weight"] = shape
-        shapes[f"{key}.bias"] = shape[:1]
-        if norm is not None:
-            shapes.update({f"{norm}.{name}": shape[:1] for name in NORM})
-            shapes[norm + TRACKED] = ()
+    for conv in convolutions(config).values():
+        shapes[f"{conv.key}.weight"] = conv.shape
+        shapes[f"{conv.key}.bias"] = (conv.out,)
+        if conv.norm is not None:
+            shapes.update({f"{conv.norm}.{name}": (conv.out,) for name in NORM})
+            shapes[conv.norm + TRACKED] = ()
     return shapes
 
 
 def check_shapes(path: Path, shapes: Shapes, config: U2NetConfig | None) -> U2NetConfig:
-    """The config that a file's shapes fit: the given one, else the one that they tell.
+    """Check that a file holds every tensor of the network, in its shape, and no other.
 
     Args:
-        path: the file, for messages.
-        shapes: official key -> shape; those that count batches may be missing, all of them.
-        config: None: tell variant and channels from the shapes.
+        path: The file, for messages.
+        shapes: The shape of each tensor in the file, by official key. The batch counters may be missing, but
+            only all of them together.
+        config: The config that the file must fit. None infers the variant and the channels from the shapes.
+
+    Returns:
+        The config that the file fits: the given one, or the inferred one.
 
     Raises:
-        ValueError: keys are missing, unexpected or of another shape; the message says which.
+        ValueError: Keys are missing, unexpected or of another shape; the message says which.
     """
-    target = "its config" if config is not None else "the variant that comes closest"
-    config = config or _tell_config(path, shapes)
+    target = "its config" if config is not None else "the closest variant"
+    config = config or _infer_config(path, shapes)
     expected = official_shapes(config)
     missing = [key for key in expected if key not in shapes]
     if missing == [key for key in expected if key.endswith(TRACKED)]:
-        missing = []  # files older than PyTorch 0.4.1 have none of them; they count batches and change no map
+        missing = []  # PyTorch before 0.4.1 saved no batch counters, and no map depends on them
     problems = {
         "missing": missing,
         "unexpected": [key[:80] for key in shapes if key not in expected],
@@ -145,8 +232,8 @@ def check_shapes(path: Path, shapes: Shapes, config: U2NetConfig | None) -> U2Ne
     return config
 
 
-def _tell_config(path: Path, shapes: Shapes) -> U2NetConfig:
-    """Tell the variant and its channels from the shapes; every other key is for `check_shapes` to check."""
+def _infer_config(path: Path, shapes: Shapes) -> U2NetConfig:
+    """Infer the variant and its channels from three shapes; `check_shapes` checks all the others."""
     inputs, inside, outputs = (
         shapes.get(f"{key}.weight", ())
         for key in ("stage1.rebnconvin.conv_s1", "stage1.rebnconv1.conv_s1", "outconv")
@@ -157,25 +244,32 @@ def _tell_config(path: Path, shapes: Shapes) -> U2NetConfig:
             f"{path} is not of the U²-Net family: it holds {len(shapes)} tensors ({some}, …), expected those "
             "of u2net or u2netp: stage1.rebnconvin.conv_s1.weight [64, 3, 3, 3] … outconv.weight [1, 6, 1, 1]"
         )
-    # the width inside the first stage is enough to choose what to compare with
+    # the number of channels inside the first stage is enough to choose the variant to compare with
     variant = min(STAGES, key=lambda name: abs(STAGES[name][0].mid - inside[0]))
     config = U2NetConfig(variant=variant)
     if inputs[1] != config.in_channels:
-        logger.warning("%s has no config.json: for %d channels mean and std 0.5 are a guess", path, inputs[1])
+        logger.warning(
+            "%s has no config.json and %d input channels; mean and std 0.5 are a guess", path, inputs[1]
+        )
         config = config.replace(in_channels=inputs[1], mean=(0.5,) * inputs[1], std=(0.5,) * inputs[1])
     if outputs[0] != config.out_channels:
-        logger.warning("%s has no config.json: taking its %d maps for classes (softmax)", path, outputs[0])
+        logger.warning(
+            "%s has no config.json and %d output maps; they are treated as classes (softmax)",
+            path,
+            outputs[0],
+        )
         config = config.replace(out_channels=outputs[0], activation="softmax")
     return config
 
 
-_BN_EPS = 1e-5
+BN_EPS = 1e-5
+"""The epsilon of every batch norm in the official code."""
 
 Float32: TypeAlias = NDArray[np.float32]
 
 
 class Folded(NamedTuple):
-    """A convolution with the batch norm behind it folded in."""
+    """A convolution with the batch norm that follows folded in."""
 
     weight: Float32
     """(out, in, height, width)."""
@@ -184,46 +278,29 @@ class Folded(NamedTuple):
 
 
 def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[str, Folded]:
-    """Every convolution by its official name, in order, e.g. "stage1.rebnconvin" or "side1".
+    """Fold each batch norm into its convolution.
 
     Args:
-        config: of the network.
-        state: its tensors under the official keys.
+        config: The config of the network.
+        state: Its tensors by official key.
+
+    Returns:
+        Every convolution in official order, by its official name, e.g. "stage1.rebnconvin" or "side1".
     """
     folded = {}
-    for key, _, norm in convolutions(config, ValueNumbering()).values():
-        weight, bias = (np.asarray(state[f"{key}.{name}"], np.float64) for name in ("weight", "bias"))
-        if norm is not None:
-            gamma, beta, mean, var = (
-                np.asarray(state[f"{norm}.{name}"], np.float64)
-                for name in ("weight", "bias", "running_mean", "running_var")
-            )
-            scale = gamma / np.sqrt(var + _BN_EPS)
+    for conv in convolutions(config).values():
+        weight, bias = (np.asarray(state[f"{conv.key}.{name}"], np.float64) for name in ("weight", "bias"))
+        if conv.norm is not None:
+            gamma, beta, mean, var = (np.asarray(state[f"{conv.norm}.{name}"], np.float64) for name in NORM)
+            scale = gamma / np.sqrt(var + BN_EPS)
             weight, bias = weight * scale[:, None, None, None], (bias - mean) * scale + beta
-        name = key.removesuffix(".conv_s1")
-        folded[name] = Folded(weight.astype(np.float32), bias.astype(np.float32))
+        folded[conv.name] = Folded(weight.astype(np.float32), bias.astype(np.float32))
     return folded
 
 
 def count_parameters(config: U2NetConfig) -> int:
-    """Number of weights that training changes, counted from the table."""
-
-    def conv(inside: int, outside: int, side: int = 3) -> int:
-        return (side * side * inside + 1) * outside
-
-    def block(inside: int, outside: int) -> int:
-        return conv(inside, outside) + 2 * outside  # batch norm
-
-    depth = (len(config.table) + 1) // 2
-    encoder, decoder = config.table[:depth], config.table[depth:]
-    inputs = [config.in_channels, *(stage.out for stage in encoder[:-1])]
-    below = encoder[-1].out
-    for stage, skip in zip(decoder, reversed(encoder[:-1]), strict=True):
-        inputs.append(below + skip.out)
-        below = stage.out
-    n, total = config.out_channels, 0
-    for (_, height, mid, out, _), inside in zip(config.table, inputs, strict=True):
-        total += block(inside, out) + block(out, mid) + (height - 1) * block(mid, mid)
-        total += (height - 2) * block(2 * mid, mid) + block(2 * mid, out)
-    sides = (*decoder, encoder[-1])
-    return total + sum(conv(stage.out, n) for stage in sides) + conv(depth * n, n, 1)
+    """The number of trainable weights of the network."""
+    return sum(
+        math.prod(conv.shape) + conv.out * (3 if conv.normed else 1)  # a bias; batch norm: scale and shift
+        for conv in convolutions(config).values()
+    )

@@ -169,11 +169,18 @@ class Results:
     def load(cls, path: str | Path) -> Results:
         """Read results.json, and the curves where curves.npz lies beside it.
 
+        Args:
+            path: The file, or a folder that holds results.json.
+
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not of this schema; the message names the file.
+            FileNotFoundError: There is no such file.
+            ValueError: The file does not follow this schema; the message names it.
         """
         path = Path(path)
+        if path.is_dir():
+            path /= "results.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no results at {path}, expected a results.json or its folder")
         try:
             results = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, RecursionError) as e:  # also what is no JSON, or no UTF-8

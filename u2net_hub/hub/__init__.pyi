@@ -9,7 +9,11 @@ from .client import (
     make_client as make_client,
     redact as redact,
 )
-from .downloads import download as download
+from .downloads import (
+    SAVED_FILES as SAVED_FILES,
+    download as download,
+    refuse_existing as refuse_existing,
+)
 from .errors import (
     AccessDeniedError as AccessDeniedError,
     ConflictError as ConflictError,

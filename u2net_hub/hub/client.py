@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 4
-"""How often a request is tried."""
+"""The number of attempts for each request."""
 LONGEST_WAIT = 60.0
-"""Seconds; a server that asks for more is not waited for."""
+"""The longest wait between attempts, in seconds. If a server asks for more, the request fails."""
 PATIENCE = 100.0
-"""Seconds without a byte after which a request that the client gives no time-out is given up."""
+"""The time-out in seconds without data, for requests that the client sends without one."""
 _SECRETS = re.compile(
     r"\bhf_\w{6,}|(?<=Bearer )[^\s\"']+|(?<=[?&])X-[\w-]+=[^&\s\"']+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
 )
@@ -45,7 +45,7 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 def redact(text: str) -> str:
-    """The text without tokens, passwords in URLs and signatures of signed URLs."""
+    """Replace tokens, passwords in URLs and signatures of signed URLs by ***."""
     return _SECRETS.sub("***", text)
 
 
@@ -59,14 +59,14 @@ _redact = _Redact()
 
 
 def make_client(token: str | bool | None = None) -> HfApi:
-    """The client for the configured endpoint, under this library's name."""
+    """Make a client for the configured endpoint that sends this library's name."""
     for name in ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http"):
-        logging.getLogger(name).addFilter(_redact)  # they log signed URLs whole
+        logging.getLogger(name).addFilter(_redact)  # they log complete signed URLs
     return HfApi(token=token, library_name=LIBRARY_NAME, library_version=__version__)
 
 
-# What huggingface_hub raises: transport errors; OSError for short bodies; RuntimeError around failed uploads
-# and out of Xet; and over an answer that is not the Hub's, whatever its parsing stumbles on.
+# huggingface_hub raises transport errors, OSError for short bodies, RuntimeError for failed uploads and
+# in Xet, and any of the others while it parses an answer that does not come from the Hub
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -79,18 +79,20 @@ def call(
     pushing: bool = False,
     attempts: int = ATTEMPTS,
 ) -> T:
-    """Ask the Hub; what may be a passing failure is tried again, after a wait that doubles and jitters.
+    """Send a request to the Hub; repeat it after failures that can be temporary.
+
+    The wait between attempts doubles each time and has a random part.
 
     Args:
-        do: the request, and nothing else.
-        repo_id: the repo, for the message.
-        about: the file in it, or what else the request is about, for the message.
-        revision: branch, tag or commit, for the message.
-        pushing: the request writes.
-        attempts: how often at most.
+        do: A function that sends the request and does nothing else.
+        repo_id: The repo, for error messages.
+        about: The file or the other subject of the request, for error messages.
+        revision: The branch, tag or commit, for error messages.
+        pushing: Whether the request writes to the repo.
+        attempts: The greatest number of attempts.
 
     Raises:
-        HubError: it failed for good, or too often.
+        HubError: The failure is permanent, or every attempt failed.
     """
     attempt = 1
     while True:
@@ -102,7 +104,7 @@ def call(
         except _FAILURES as e:
             error = _explain(e, repo_id, about, revision, pushing)
             wait = _wait(e, attempt)
-        # raised out here, without its cause: a traceback would show what servers say, which may hold secrets
+        # raised here, without its cause: a traceback would show server messages, which can hold secrets
         if not isinstance(error, HubUnavailableError) or wait is None or attempt >= attempts:
             raise error
         logger.warning("%s (trying again in %.1f s, attempt %d of %d)", error, wait, attempt + 1, attempts)
@@ -112,7 +114,7 @@ def call(
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """A time-out for the requests to which the client gives none: they would wait for ever."""
+    """Set a time-out for requests that the client sends without one; they could wait for ever."""
     session = get_session()
     before = session.timeout
     if before.read is None:
@@ -124,18 +126,18 @@ def _patience() -> Iterator[None]:
 
 
 def _wait(e: Exception, attempt: int) -> float | None:
-    """Seconds before the next attempt; None: there is no use in one."""
+    """Seconds before the next attempt; None if another attempt is useless."""
     if isinstance(e, errors.LocalEntryNotFoundError) and not isinstance(
         e.__cause__, errors.FileMetadataError
     ):
-        return None  # the client has tried for half a minute itself
+        return None  # the client has itself tried for half a minute
     asked = e.response.headers.get("Retry-After", "") if isinstance(e, errors.HfHubHTTPError) else ""
     seconds = float(asked) if asked.isdigit() else 2.0 ** (attempt - 1)
     return seconds * random.uniform(1.0, 1.5) if seconds <= LONGEST_WAIT else None
 
 
 def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, pushing: bool) -> HubError:
-    """The error to raise in the place of one of the client's."""
+    """Make the error that replaces one of the client's."""
     if isinstance(e, errors.LocalEntryNotFoundError | RuntimeError) and e.__cause__ is not None:
         return _explain(e.__cause__, repo_id, about, revision, pushing)  # the client wraps the reason
 
@@ -167,6 +169,11 @@ def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, p
         return error(MissingFileError, "no such file in the repo", f"see its files at {page}/tree/main")
     if isinstance(e, errors.HfHubHTTPError):
         return _explain_status(e.response.status_code, error, pushing)
+    return _explain_transfer(e, error)
+
+
+def _explain_transfer(e: BaseException, error: Callable[[type[HubError], str, str], HubError]) -> HubError:
+    """Explain a failure other than the Hub's own refusal: on the way, on the disk, or in the answer."""
     if isinstance(e, errors.OfflineModeIsEnabled):
         return error(NotCachedError, "offline mode is on", "unset HF_HUB_OFFLINE to ask the Hub")
     if "Timeout" in type(e).__name__:  # the client's transport changes with its version, the names do not
@@ -201,6 +208,7 @@ def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, p
 def _explain_status(
     status: int, error: Callable[[type[HubError], str, str], HubError], pushing: bool
 ) -> HubError:
+    """Explain the HTTP status of a refused request."""
     if status == 401:
         return error(
             AccessDeniedError, "the Hub does not accept this token", "log in again with: hf auth login"

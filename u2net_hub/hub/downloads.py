@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..atomic import write_files
-from .sources import CONFIG_NAME, RESULTS_NAME, is_hub_id, open_repo
+from .sources import BESIDE, CONFIG_NAME, WEIGHTS_NAME, is_hub_id, open_repo
 
-if TYPE_CHECKING:
-    from torch.nn import Module
-
-else:
-    Module = object
+SAVED_FILES = (CONFIG_NAME, WEIGHTS_NAME)
+"""The names of the files that `save_pretrained` writes."""
 
 
-_BESIDE = ("README.md", RESULTS_NAME, "curves.npz", "example.webp")
+def refuse_existing(folder: str | Path, names: Iterable[str] = SAVED_FILES) -> None:
+    """Raise if one of the files is in the folder already; to be called before work starts.
+
+    Raises:
+        FileExistsError: The message names the files and says how to replace them.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, expected a folder; choose another one")
+    there = sorted(name for name in names if (folder / name).exists())
+    if there:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(there)} already; "
+            "choose another folder, or replace the files with --overwrite (overwrite=True)"
+        )
 
 
 def download(
@@ -26,30 +37,38 @@ def download(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     allow_pickle: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Fetch a model from the Hub into the cache, from which it loads offline, or into a folder.
 
     Args:
         source: "org/name" or "org/name@revision".
-        out: a folder for copies of its files; None: they stay in the cache.
-        revision: branch, tag or commit.
-        token: for a private or gated repo; None: the one stored by `hf auth login`.
-        cache_dir: in the place of the client's cache folder.
-        allow_pickle: take a .pth where the repo holds nothing else.
+        out: A folder that the files are copied into. None leaves them in the cache.
+        revision: A branch, tag or commit.
+        token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+        cache_dir: A folder that replaces the client's cache folder.
+        allow_pickle: Accept a .pth file where the repo holds no other weights.
+        overwrite: Replace files that are in `out` already.
 
     Returns:
         The folder with the files.
 
     Raises:
-        OSError: it cannot be had; for the Hub's part the classes are those of `u2net_hub.remote`.
-        ValueError: `source` is not on the Hub, or holds no model of this library.
+        FileExistsError: A file is in `out` already; this is found before the weights are downloaded.
+        OSError: The model cannot be fetched; the Hub's errors are subclasses of `u2net_hub.HubError`.
+        ValueError: `source` is not a name on the Hub, or the repo holds no model of this library.
     """
     if not is_hub_id(source):
         raise ValueError(f"{source!r} is not a model on the Hub, expected org/name or org/name@revision")
+
+    def check(names: set[str]) -> None:
+        if out is not None and not overwrite:
+            refuse_existing(out, names)
+
     snapshot, found = open_repo(
-        source, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
+        source, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle, check=check
     )
-    names = {CONFIG_NAME, found.weights_path.name, *_BESIDE} & set(snapshot.names)
+    names = {CONFIG_NAME, found.weights_path.name, *BESIDE} & set(snapshot.names)
     paths = [snapshot.path(name) for name in sorted(names)]
     if out is None:
         return found.weights_path.parent

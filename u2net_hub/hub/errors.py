@@ -25,11 +25,11 @@ class MissingFileError(HubError, FileNotFoundError):
 
 
 class NotCachedError(HubError, FileNotFoundError):
-    """The file is not in the cache, and the Hub is not to be asked."""
+    """The file is not in the cache, and requests to the Hub are switched off."""
 
 
 class AccessDeniedError(HubError):
-    """The token is missing, unknown, or may not do this."""
+    """The token is missing or unknown, or it does not permit this request."""
 
 
 class GatedRepoError(AccessDeniedError):
@@ -37,16 +37,16 @@ class GatedRepoError(AccessDeniedError):
 
 
 class UnusableRepoError(HubError, ValueError):
-    """The files are as the Hub has them, but are not a model of this library."""
+    """The files are intact, but they are not a model of this library."""
 
 
 class CorruptFileError(HubError):
-    """A file does not have the hash that the Hub tells, or no hash is told."""
+    """A file's hash differs from the one on the Hub, or the Hub gives no hash."""
 
 
 class ConflictError(HubError):
-    """The repo changed while something was pushed to it, or has something else under that name."""
+    """The repo changed during a push, or the tag belongs to another commit."""
 
 
 class HubUnavailableError(HubError):
-    """No answer, not a whole one, or not the Hub's: worth trying again."""
+    """The Hub gave no answer, an incomplete one, or another server answered; trying again can help."""

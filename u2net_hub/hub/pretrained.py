@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from .. import __version__
 from ..atomic import write_files
 from ..config import LIBRARY_NAME, U2NetConfig
-from .sources import CONFIG_NAME, RESULTS_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
+from .sources import CONFIG_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +36,10 @@ class Pretrained(Module):
 
     config: U2NetConfig
     notes: Mapping[str, str] = MappingProxyType({})
-    """What the file says of itself: "format", "precision", "made_by", and "derived_from", the foreign
-    file that the weights were converted from; saved files carry that one along."""
+    """Facts from the file: "format", "precision", "made_by", and "derived_from", which names the file
+    that the weights were converted from. Saved files keep "derived_from"."""
     loaded_from: Source | None = None
-    """The files that the weights came from; training does not change it."""
+    """The files that the weights were loaded from. Training does not change this attribute."""
 
     @classmethod
     def from_pretrained(
@@ -53,22 +53,23 @@ class Pretrained(Module):
         local_files_only: bool = False,
         allow_pickle: bool = False,
     ) -> _M:
-        """Load a network in eval mode, float32, on the CPU; every weight must be there and fit.
+        """Load a network in eval mode, in float32, on the CPU; every weight must be present and must fit.
 
         Args:
-            source: "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth or .onnx file of the
-                family; "org/name" or "org/name@revision".
-            config: in the place of config.json, or of what the shapes tell where there is none.
-            revision: branch, tag or commit, for a source on the Hub.
-            token: for a private or gated repo; None: the one stored by `hf auth login`.
-            cache_dir: in the place of the client's cache folder.
-            local_files_only: take what the cache holds, without a request.
-            allow_pickle: take a .pth where a folder or repo holds nothing else. Nothing in it is executed.
+            source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth or .onnx file;
+                "org/name" or "org/name@revision".
+            config: A config that replaces config.json. Without both, the shapes of the weights tell it.
+            revision: A branch, tag or commit, for a source on the Hub.
+            token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+            cache_dir: A folder that replaces the client's cache folder.
+            local_files_only: Use the cache without a request.
+            allow_pickle: Accept a .pth file where a folder or repo holds no other weights. Nothing in it is
+                executed.
 
         Raises:
-            FileNotFoundError: there are no such weights.
-            ValueError: they are damaged, not of the family, or do not fit their config.
-            ImportError: an .onnx file, and onnx is not installed.
+            FileNotFoundError: There are no such weights.
+            ValueError: The weights are damaged, not of the U²-Net family, or do not fit their config.
+            ImportError: The source is an .onnx file, and onnx is not installed.
         """
         found = resolve(
             source,
@@ -86,17 +87,18 @@ class Pretrained(Module):
         Each file appears whole or not at all.
 
         Args:
-            folder: made where it is missing; the two files are replaced where they are there.
-            dtype: of the convolutions. Batch norm stays float32: it is a hundredth of the file, and running
-                variances leave the range of float16.
+            folder: The folder; it is made if it is missing. Existing files of these names are replaced.
+            dtype: The data type of the convolutions. Batch norm stays float32: it is a hundredth of the file,
+                and its running variances can exceed the range of float16.
 
         Raises:
-            ValueError: the network is fused, a weight is not finite in `dtype`, or `dtype` is another one.
+            ValueError: The network is fused, a weight is not finite in `dtype`, or `dtype` is another one.
         """
         import torch
         from safetensors.torch import save
 
         from ..checkpoints import official_shapes
+        from .card import last_parts
 
         name = str(dtype).removeprefix("torch.")
         if name not in ("float32", "float16", "bfloat16"):
@@ -116,7 +118,7 @@ class Pretrained(Module):
             tensors[key] = value.detach().to("cpu").contiguous()
         metadata = {"format": "pt", "library_name": LIBRARY_NAME, "library_version": __version__}
         if "derived_from" in self.notes:
-            metadata["derived_from"] = self.notes["derived_from"]
+            metadata["derived_from"] = last_parts(self.notes["derived_from"])
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_json().encode()
@@ -138,28 +140,29 @@ class Pretrained(Module):
         license: str | None = None,
         dtype: Dtype | torch.dtype = "float32",
     ) -> Pushed:
-        """Push weights, config, card and results in one commit; the same content again makes none.
+        """Push weights, config, card and results in one commit; the same content again makes no commit.
 
-        Repo and branch are created where they are missing. A push that fails leaves the repo as it was, and
-        can be repeated. Of a README.md in the repo only our fields and the marked sections change.
+        The repo and the branch are created if they are missing. A push that fails leaves the repo unchanged
+        and can be repeated. In a README.md of the repo, only our fields and the marked sections change.
 
         Args:
-            repo_id: "org/name".
-            private: for a new repo; None: as the account is set up.
-            branch: None: main.
-            create_pr: open a pull request, in the place of a commit.
-            commit_message: None: "Upload model with u2net-hub".
-            tag: a name for the commit.
-            token: with write permission; None: the one stored by `hf auth login`.
-            metrics: results of these weights, as `evaluate` gives them; or the path of their results.json,
-                or of its folder. curves.npz beside it is taken too.
-            picture: a .webp for the card: a photo that may be shown, with its map and cutout.
-            license: of the weights, as the Hub names it; None: what the README there says, else "apache-2.0".
-            dtype: as for `save_pretrained`.
+            repo_id: The name of the repo, "org/name".
+            private: Whether a new repo is private. None uses the account's setting.
+            branch: The branch to commit to. None is main.
+            create_pr: Open a pull request instead of committing to a branch.
+            commit_message: The first line of the commit. None is "Upload model with u2net-hub".
+            tag: A tag for the commit.
+            token: A token with write permission. None uses the one stored by `hf auth login`.
+            metrics: The results of these weights, as `evaluate` returns them, or the path of results.json or
+                its folder; curves.npz beside it is pushed too. The card labels results with no hash as given.
+            picture: A .webp file for the card: a photo that may be published, with its map and its cutout.
+            license: The licence of the weights, under the Hub's name for it. None keeps the one in the repo's
+                README, or else uses "apache-2.0".
+            dtype: The data type, as for `save_pretrained`.
 
         Raises:
-            OSError: the Hub refuses or cannot be reached; the classes are those of `u2net_hub.remote`.
-            ValueError: the metrics are of other weights, or `private=True` and the repo is public.
+            OSError: The Hub refuses or cannot be reached; its errors are subclasses of `u2net_hub.HubError`.
+            ValueError: The metrics belong to other weights, or `private=True` and the repo is public.
         """
         from .push_model import push_folder
 
@@ -185,14 +188,13 @@ class Pretrained(Module):
         picture: str | Path | None = None,
         dtype: Dtype | torch.dtype = "float32",
     ) -> Path:
-        """Write what `push_to_hub` pushes into a folder, but for the card; arguments as there."""
+        """Write the files of a push, except the card, into a folder; arguments as for `push_to_hub`."""
         from ..evaluation import Results
         from .card import PICTURE_NAME, results_of
 
         folder = self.save_pretrained(folder, dtype=dtype)
         if isinstance(metrics, str | Path):
-            path = Path(metrics)
-            metrics = Results.load(path / RESULTS_NAME if path.is_dir() else path)
+            metrics = Results.load(metrics)
         elif isinstance(metrics, Mapping):
             metrics = Results.from_dict(dict(metrics))
         if metrics is not None:
@@ -210,7 +212,7 @@ class Pretrained(Module):
 
 
 def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = None) -> _M:
-    """Build a network from local files, once config and shapes are found to agree."""
+    """Build a network from local files, after checking that the weights fit the config."""
     import torch
 
     from ..checkpoints import check_onnx, read_checkpoint
@@ -250,7 +252,7 @@ def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = 
 
 
 def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: its writer shuffles it, and equal weights are one blob."""
+    """Sort the metadata of a safetensors file, which its writer shuffles: equal weights give equal files."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -260,7 +262,7 @@ def _in_order(content: bytes) -> bytes:
 
 
 def _equal_weights(one: Source, other: Source) -> bool:
-    """Whether two files hold the same weights, in whatever precision and format."""
+    """Whether two files hold the same weights; their precision and format can differ."""
     import torch
 
     from ..checkpoints import read_checkpoint

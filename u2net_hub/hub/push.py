@@ -1,4 +1,4 @@
-"""Push files to a branch of a repo in one commit, and only those that differ from what is there."""
+"""Push files to a branch of a repo in one commit; only files that differ are uploaded."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ logger = logging.getLogger(__name__)
 
 RepoType: TypeAlias = Literal["model", "space"]
 Content: TypeAlias = "bytes | Path | None"
-"""Of a file to push; None deletes it where it is."""
+"""The content of a file to push; None deletes the file."""
 _CONFLICTS = 5
 _TEXT = (".json", ".md", ".txt", ".py")
 
 
 class Pushed(NamedTuple):
-    """What a push came to."""
+    """The outcome of a push."""
 
     repo_id: str
     commit: str
     url: str
-    """Of the commit."""
+    """The address of the commit."""
     changed: bool
-    """False where the repo had the same content already, and no commit was made."""
+    """False if the repo already had the same content, so that no commit was made."""
     pull_request: str | None = None
-    """Its address, if one was opened."""
+    """The address of the pull request, if one was opened."""
 
 
 class BranchState:
-    """A branch as it is before a push.
+    """The state of a branch before a push.
 
     Attributes:
-        commit: the newest commit.
-        hashes: file name -> SHA-256 of an LFS file, git's SHA-1 of another.
+        commit: The newest commit.
+        hashes: The hash of each file by name: SHA-256 for LFS files, git's SHA-1 for the others.
     """
 
     def __init__(self, repo_id: str, repo_type: RepoType, branch: str, token: str | bool | None) -> None:
@@ -67,10 +67,10 @@ class BranchState:
         }
 
     def read(self, name: str) -> bytes | None:
-        """Content of a file; None where there is none.
+        """The content of a file; None if there is no such file.
 
         Raises:
-            HubError: it cannot be had, or does not have the hash that the Hub tells.
+            HubError: The file cannot be fetched, or its hash differs from the one on the Hub.
         """
         if name not in self.hashes:
             return None
@@ -114,62 +114,32 @@ def push_files(
     tag: str | None = None,
     token: str | bool | None = None,
 ) -> Pushed:
-    """Bring a branch to the given content in one commit; repo and branch are created where they are missing.
+    """Bring a branch to the given content in one commit; a missing repo or branch is created.
 
-    A push that fails leaves the branch as it was, and can be repeated.
+    A push that fails leaves the branch unchanged and can be repeated.
 
     Args:
-        repo_id: "org/name".
-        contents: the branch as it is -> name and content of the files to write. It is asked again when the
-            branch moves meanwhile.
-        commit_message: first line of the commit.
-        repo_type: "model" or "space".
-        space_sdk: for a new Space, e.g. "gradio".
-        private: for a new repo; None: as the account is set up. A repo that is there has to agree with True.
-        branch: None: main.
-        create_pr: open a pull request against main, in the place of a commit.
-        tag: a name for the commit; one that is there has to be of the same commit.
-        token: with write permission; None: the one stored by `hf auth login`.
+        repo_id: The name of the repo, "org/name".
+        contents: A function from the state of the branch to the files to write, by name. It is called again
+            if the branch moves during the push.
+        commit_message: The first line of the commit.
+        repo_type: Either "model" or "space".
+        space_sdk: The SDK of a new Space, e.g. "gradio".
+        private: Whether a new repo is private. None uses the account's setting. With True, an existing repo
+            must be private too.
+        branch: The branch to commit to. None is main.
+        create_pr: Open a pull request against main instead of committing.
+        tag: A tag for the commit. An existing tag must belong to the same commit.
+        token: A token with write permission. None uses the one stored by `hf auth login`.
 
     Raises:
-        HubError: the Hub refuses or cannot be reached; the classes are those of `u2net_hub.remote`.
-        ValueError: the arguments do not go together, or the repo is public and `private=True`.
+        HubError: The Hub refuses or cannot be reached.
+        ValueError: The arguments contradict each other, or the repo is public and `private=True`.
     """
-    check_repo_id(repo_id)
-    for name in (branch, tag):
-        if name is not None:
-            check_revision(name)
-    if create_pr and (branch is not None or tag is not None):
-        raise ValueError("create_pr=True opens a pull request against main; leave out branch and tag")
-    if token is False or (token is None and get_token() is None):
-        raise AccessDeniedError(
-            f"{repo_id}: pushing needs a token with write permission, and there is none; "
-            "log in with: hf auth login, or set HF_TOKEN",
-            repo_id=repo_id,
-        )
+    _check_arguments(repo_id, branch, tag, create_pr, token)
     api = make_client(token)
-    call(
-        lambda: api.create_repo(
-            repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=space_sdk
-        ),
-        repo_id,
-        "the repo",
-        pushing=True,
-    )
-    head = BranchState(repo_id, repo_type, constants.DEFAULT_REVISION, token)
-    if private and not head.private:
-        raise ValueError(
-            f"{repo_id} is there and public, got private=True; nothing was pushed. Make it private on its "
-            "settings page, or choose another name"
-        )
     target = branch or constants.DEFAULT_REVISION
-    if target != constants.DEFAULT_REVISION:
-        call(
-            lambda: api.create_branch(repo_id, branch=target, repo_type=repo_type, exist_ok=True),
-            repo_id,
-            f"branch {target}",
-            pushing=True,
-        )
+    _make_branch(api, repo_id, repo_type, space_sdk, private, target, token)
     tagged = None if tag is None else _commit_of_tag(api, repo_id, repo_type, tag)
 
     changed = False
@@ -204,6 +174,57 @@ def push_files(
     return Pushed(repo_id, commit, url, changed, pull_request)
 
 
+def _check_arguments(
+    repo_id: str, branch: str | None, tag: str | None, create_pr: bool, token: str | bool | None
+) -> None:
+    """Check what can be checked without a request."""
+    check_repo_id(repo_id)
+    for name in (branch, tag):
+        if name is not None:
+            check_revision(name)
+    if create_pr and (branch is not None or tag is not None):
+        raise ValueError("create_pr=True opens a pull request against main; leave out branch and tag")
+    if token is False or (token is None and get_token() is None):
+        raise AccessDeniedError(
+            f"{repo_id}: pushing needs a token with write permission, and there is none; "
+            "log in with: hf auth login, or set HF_TOKEN",
+            repo_id=repo_id,
+        )
+
+
+def _make_branch(
+    api: HfApi,
+    repo_id: str,
+    repo_type: RepoType,
+    space_sdk: str | None,
+    private: bool | None,
+    target: str,
+    token: str | bool | None,
+) -> None:
+    """Create the repo and the branch if they are missing; refuse a public repo if `private` is True."""
+    call(
+        lambda: api.create_repo(
+            repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=space_sdk
+        ),
+        repo_id,
+        "the repo",
+        pushing=True,
+    )
+    head = BranchState(repo_id, repo_type, constants.DEFAULT_REVISION, token)
+    if private and not head.private:
+        raise ValueError(
+            f"{repo_id} is there and public, got private=True; nothing was pushed. Make it private on its "
+            "settings page, or choose another name"
+        )
+    if target != constants.DEFAULT_REVISION:
+        call(
+            lambda: api.create_branch(repo_id, branch=target, repo_type=repo_type, exist_ok=True),
+            repo_id,
+            f"branch {target}",
+            pushing=True,
+        )
+
+
 def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
@@ -231,7 +252,7 @@ def _commit(
     create_pr: bool,
     message: str,
 ) -> tuple[str, str, str | None]:
-    """Upload and commit: address of the commit, its hash, address of the pull request."""
+    """Upload and commit the files: the commit's address, its hash, the pull request's address."""
     additions = [CommitOperationAdd(name, data) for name, data in files.items() if data is not None]
     deletions = [CommitOperationDelete(name) for name, data in files.items() if data is None]
     about = ", ".join(files)
@@ -256,7 +277,7 @@ def _commit(
             repo_type=repo_type,
             revision=branch,
             create_pr=create_pr,
-            parent_commit=head.commit,  # so that an answer that got lost cannot lead to a second commit
+            parent_commit=head.commit,  # a repeated request cannot make a second commit
         ),
         head.repo_id,
         f"pull request with {about} (look first whether it was opened)" if create_pr else about,
@@ -267,7 +288,7 @@ def _commit(
 
 
 def _without_secrets(name: str, content: Content) -> Content:
-    """The content; of a text without tokens, which the command line in results.json could hold."""
+    """Remove tokens from text; the command line in results.json could hold one."""
     if content is None or not name.endswith(_TEXT):
         return content
     text = (content if isinstance(content, bytes) else content.read_bytes()).decode()

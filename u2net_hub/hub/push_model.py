@@ -17,9 +17,6 @@ CURVES_NAME = "curves.npz"
 FILES = (CONFIG_NAME, WEIGHTS_NAME, RESULTS_NAME, CURVES_NAME, PICTURE_NAME)
 
 
-# A model
-
-
 def push_folder(
     folder: str | Path,
     repo_id: str,
@@ -32,26 +29,27 @@ def push_folder(
     token: str | bool | None = None,
     license: str | None = None,
 ) -> Pushed:
-    """Push config.json and model.safetensors, and results.json, curves.npz and example.webp where they are.
+    """Push config.json and model.safetensors, and results.json, curves.npz and example.webp if they exist.
 
-    The card is made from them; of a README.md in the repo, only our fields and the marked sections change.
-    Without results, those in the repo stay if the weights are the same, and go if they are not.
+    The card is made from them; in a README.md of the repo, only our fields and the marked sections change.
+    Without new results, those in the repo are kept if the weights are the same, and deleted otherwise.
 
     Args:
-        folder: as `save_pretrained` and `Results.save` write it.
-        repo_id: "org/name".
-        commit_message: None: "Upload model with u2net-hub".
-        private: as for `push_files`, as are the next four.
-        branch: None: main.
-        create_pr: open a pull request.
-        tag: a name for the commit.
-        token: with write permission.
-        license: of the weights, as the Hub names it; None: what the repo's README says, else "apache-2.0".
+        folder: A folder that `save_pretrained` and `Results.save` wrote.
+        repo_id: The name of the repo, "org/name".
+        commit_message: The first line of the commit. None is "Upload model with u2net-hub".
+        private: As for `push_files`, like the next four.
+        branch: The branch to commit to. None is main.
+        create_pr: Open a pull request.
+        tag: A tag for the commit.
+        token: A token with write permission.
+        license: The licence of the weights, under the Hub's name for it. None keeps the one in the repo's
+            README, or else uses "apache-2.0".
 
     Raises:
-        HubError: the Hub refuses or cannot be reached.
-        FileNotFoundError: config.json or model.safetensors is not there.
-        ValueError: the results are of other weights, or a file is not of its format.
+        HubError: The Hub refuses or cannot be reached.
+        FileNotFoundError: config.json or model.safetensors is missing.
+        ValueError: The results belong to other weights, or a file is damaged.
     """
     folder = Path(folder)
     for name in (CONFIG_NAME, WEIGHTS_NAME):
@@ -72,7 +70,7 @@ def push_folder(
 def folder_contents(
     folder: Path, repo_id: str, head: BranchState | None = None, *, license: str | None = None
 ) -> dict[str, Content]:
-    """Name and content of the files that `push_folder` brings a branch to; without `head`, of a new repo."""
+    """The files that `push_folder` pushes, by name; without `head`, those for a new repo."""
     weights = folder / WEIGHTS_NAME
     sha256 = content_hash(weights)
     there = head.hashes if head is not None else {}
@@ -84,7 +82,7 @@ def folder_contents(
     elif head is not None and there.get(WEIGHTS_NAME) == sha256:
         old = head.read(RESULTS_NAME)
         results = None if old is None else Results.from_dict(json.loads(old))
-    if there.get(WEIGHTS_NAME) != sha256:  # what was measured on other weights
+    if there.get(WEIGHTS_NAME) != sha256:  # the results there were measured on other weights
         files |= {name: None for name in (RESULTS_NAME, CURVES_NAME) if name in there and name not in files}
     existing = None if head is None else head.read(CARD_NAME)
     files[CARD_NAME] = render_card(

@@ -1,4 +1,4 @@
-"""The files of one commit of a repo, downloaded on demand and compared with the hashes that the Hub tells."""
+"""The files of one commit of a repo, downloaded on demand and compared with the Hub's hashes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _FILENAME = re.compile(r"\w[\w.+ -]*")
 
 
 class Snapshot:
-    """The files of one commit of a model repo: downloaded when asked for, and checked by hash each time.
+    """The files of one commit of a model repo; each is downloaded on request, and its hash is always checked.
 
     Args:
-        repo_id: "org/name".
-        revision: branch, tag or commit; None: main. It is looked up once, here.
-        token: for a private or gated repo; None: the one stored by `hf auth login`.
-        cache_dir: in the place of the client's cache folder.
-        local_files_only: take what the cache holds, without a request; as does HF_HUB_OFFLINE=1.
+        repo_id: The name of the repo, "org/name".
+        revision: A branch, tag or commit; None is main. It is resolved to a commit once, here.
+        token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+        cache_dir: A folder that replaces the client's cache folder.
+        local_files_only: Use the cache without a request. HF_HUB_OFFLINE=1 does the same.
 
     Raises:
-        HubError: the revision cannot be looked up and is not in the cache.
-        ValueError: `revision` cannot be one.
+        HubError: The revision cannot be resolved and is not in the cache.
+        ValueError: `revision` is not a valid name of a revision.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Snapshot:
         self._may_ask = not (local_files_only or constants.HF_HUB_OFFLINE)
         self._looked_up = False
         self.commit, self._hashes = self._remembered()
-        # what a commit holds does not change; a branch may have moved
+        # the content of a commit never changes, but a branch can move
         if self._may_ask and not (self.commit == self.revision and self._record.is_file()):
             self._look_up()
         elif not self.commit:
@@ -66,15 +66,15 @@ class Snapshot:
 
     @property
     def names(self) -> list[str]:
-        """The files at the root of the repo; none whose name could lead out of a folder."""
+        """The names of the files at the root of the repo, except those that could lead out of a folder."""
         return sorted(name for name in self._hashes if _FILENAME.fullmatch(name))
 
     def path(self, name: str) -> Path:
-        """One of `names` as a local file.
+        """Download a file, unless the cache has it, and check its hash; `name` is one of `names`.
 
         Raises:
-            CorruptFileError: it does not have its hash. It was removed; the next call downloads it anew.
-            HubError: it cannot be had.
+            CorruptFileError: The hash is wrong. The file was removed; the next call downloads it again.
+            HubError: The file cannot be fetched.
         """
         path = self._folder / "snapshots" / self.commit / name
         if not path.exists():
@@ -97,7 +97,7 @@ class Snapshot:
         return path
 
     def keep(self) -> None:
-        """Remember revision and hashes for loading offline. For when every file that is needed is there."""
+        """Record the revision and the hashes for loading offline; call it after all downloads."""
         if not self._looked_up:
             return
         try:
@@ -112,7 +112,7 @@ class Snapshot:
         return self._folder / LIBRARY_NAME / f"{self.commit}.json"
 
     def _remembered(self) -> tuple[str, dict[str, str]]:
-        """What the cache knows of the revision: commit ("" if nothing), and file names with hashes."""
+        """Read the commit of the revision ("" if unknown) and the hashes by file name from the cache."""
         commit = self.revision
         if not _COMMIT.fullmatch(commit):
             ref = self._folder / "refs" / self.revision
@@ -124,7 +124,7 @@ class Snapshot:
             hashes = json.loads(self._record.read_text(encoding="utf-8"))
             return commit, {str(name): str(value) for name, value in hashes.items()}
         except (OSError, ValueError, AttributeError):
-            # filled by another program of the Hub's: the names of the blobs that the files link to are hashes
+            # another client filled the cache: files are links to blobs, whose names are their hashes
             folder = self._folder / "snapshots" / commit
             return (commit, {path.name: "" for path in folder.iterdir()}) if folder.is_dir() else ("", {})
 
@@ -172,7 +172,7 @@ class Snapshot:
                 file=path.name,
             )
         found = content_hash(path, git=len(expected) == 40)
-        # a link of another name would make the next check, offline, fail
+        # a link to a blob of another name would fail the next check offline
         if found != expected or (_HASH.fullmatch(linked) and linked != expected):
             told = expected if found != expected else f"{expected} and {linked}"
             self._discard(path)
@@ -184,7 +184,7 @@ class Snapshot:
             )
 
     def _discard(self, path: Path) -> None:
-        """Remove a file of the cache, and what it links to inside the cache."""
+        """Remove a file of the cache and the blob in the cache that it links to."""
         while path.is_relative_to(self._cache):
             target = Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else None
             path.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ class Snapshot:
 
 
 def _bar(name: str) -> type[tqdm]:
-    """The client's progress bar under a name of ours; the client takes the end of a signed URL."""
+    """The client's progress bar, labelled with the file's name; its own label is a part of a signed URL."""
 
     class Bar(tqdm):
         def __init__(self, *args: object, **kwargs: object) -> None:
@@ -213,10 +213,10 @@ def _bar(name: str) -> type[tqdm]:
 
 
 def check_revision(revision: str) -> str:
-    """The revision, if git could have one of that name.
+    """Check that git allows a revision of this name, and return it.
 
     Raises:
-        ValueError: it could not; such a name might lead out of the cache folder.
+        ValueError: Git does not allow the name, which could lead out of the cache folder.
     """
     if not _REVISION.fullmatch(revision):
         raise ValueError(f"revision is {revision!r}, expected a branch, tag or commit, e.g. 'main' or 'v1.0'")

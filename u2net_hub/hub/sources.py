@@ -1,64 +1,67 @@
-"""Sources of weights: which local files stand behind a bundled name, a path or a name on the Hub."""
+"""Sources of weights: find the local files of a bundled name, a path or a name on the Hub."""
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..atomic import content_hash
 from ..config import STAGES, U2NetConfig
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from .snapshot import Snapshot
-else:
-    Module = object
+
+
+logger = logging.getLogger(__name__)
 
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 RESULTS_NAME = "results.json"
+BESIDE = ("README.md", RESULTS_NAME, "curves.npz", "example.webp")
+"""The files of a repo that are not needed for loading."""
 WEIGHTS_DIR = Path(__file__).parents[1] / "weights"
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@.+)?", re.ASCII)
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".onnx", ".xml")
+_HUB_ID = re.compile(r"(?!.*(--|\.\.).*?/)\w([\w.-]*\w)?/\w([\w.-]*\w)?(@.+)?", re.ASCII)
+_FILE_SUFFIX = re.compile(r"\.[a-z]{2,12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The local files behind a source of weights."""
+    """The local files of a source of weights."""
 
     name: str
-    """As people know it: "u2netp", "org/name", or the path."""
+    """The name that people use: "u2netp", "org/name", or the path."""
     kind: Literal["bundled", "folder", "file", "hub"]
     weights_path: Path
     """.safetensors, .pth, .pt, .onnx or .xml."""
     config_path: Path | None = None
-    """config.json, where there is one."""
+    """config.json, if there is one."""
     revision: str | None = None
     """The commit, for a source on the Hub."""
     allow_pickle: bool = field(default=False, compare=False)
 
     @property
     def format(self) -> str:
-        """Suffix of the weights without its dot, e.g. "safetensors"."""
+        """The suffix of the weights without its dot, e.g. "safetensors"."""
         return self.weights_path.suffix.lower().removeprefix(".")
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the weights' file, in hexadecimal."""
+        """The SHA-256 of the file of weights, in hexadecimal."""
         return content_hash(self.weights_path)
 
     def config(self) -> U2NetConfig | None:
-        """The content of config.json; None without one.
+        """Read config.json; None if there is none.
 
         Raises:
-            ValueError: it is not a config of this library; the message names the file.
+            ValueError: The file is not a config of this library; the message names it.
         """
         return None if self.config_path is None else U2NetConfig.load(self.config_path)
 
@@ -83,20 +86,27 @@ def resolve(
     """Find the files of a source: a bundled name, else an existing path, else a model on the Hub.
 
     Args:
-        source: "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth, .onnx or OpenVINO .xml file;
-            "org/name" or "org/name@revision".
-        revision: branch, tag or commit, for a source on the Hub.
-        token: for a private or gated repo; None: the one stored by `hf auth login`.
-        cache_dir: in the place of the client's cache folder.
-        local_files_only: take what the cache holds, without a request.
-        allow_pickle: take a .pth where a folder or repo holds nothing else. Naming the file is asking for it.
+        source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth, .onnx or OpenVINO .xml
+            file; "org/name" or "org/name@revision".
+        revision: A branch, tag or commit, for a source on the Hub.
+        token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+        cache_dir: A folder that replaces the client's cache folder.
+        local_files_only: Use the cache without a request.
+        allow_pickle: Accept a .pth file where a folder or repo holds no other weights. A .pth file that
+            `source` names itself is always accepted.
 
     Raises:
-        FileNotFoundError: it is none of the three, or the folder holds no weights.
-        ValueError: it is ambiguous, or of a kind that is not read.
+        FileNotFoundError: The source is none of the three, or the folder holds no weights.
+        ValueError: The source is ambiguous, or its kind of file is not read.
     """
     if isinstance(source, str) and source in _bundled_names():
         folder = WEIGHTS_DIR / source
+        if Path(source).exists() and not Path(source).samefile(folder):
+            logger.warning(
+                "%r is the bundled model; the file or folder %s in the current folder is not used. "
+                "To load that one, write './%s'",
+                *(source, source, source),
+            )
         return Source(source, "bundled", folder / WEIGHTS_NAME, folder / CONFIG_NAME)
     path = Path(source).expanduser()
     if str(source) and path.exists():  # Path("") is the current folder
@@ -105,7 +115,7 @@ def resolve(
             raise ValueError(f"revision={revision!r} is for a model on the Hub, and {path} is a local path")
         return found
     if isinstance(source, str) and is_hub_id(source):
-        _, found = open_repo(
+        return _ask_hub(
             source,
             revision=revision,
             token=token,
@@ -113,7 +123,6 @@ def resolve(
             local_files_only=local_files_only,
             allow_pickle=allow_pickle,
         )
-        return found
     if source in STAGES:
         raise FileNotFoundError(
             f"{source!r} is not bundled; fetch the authors' {source}.pth from "
@@ -123,12 +132,29 @@ def resolve(
     raise FileNotFoundError(
         f"no weights at {str(source)!r}, expected a bundled name {_bundled_names()}, "
         f"an existing path (a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or a file "
-        f"{', '.join(_SUFFIXES)}), or a model on the Hub: org/name or org/name@revision"
+        f"{', '.join(WEIGHT_SUFFIXES)}), or a model on the Hub: org/name or org/name@revision"
     )
 
 
+def _ask_hub(source: str, **options: Any) -> Source:
+    """Look for a source on the Hub after no local path of that name was found; the errors say both."""
+    from .errors import HubUnavailableError, NotCachedError, RepoNotFoundError
+
+    # a mistyped path can look like org/name: its folder is here, or its ending is that of a file
+    typo = Path(source).parent.is_dir() or _FILE_SUFFIX.fullmatch(Path(source).suffix)
+    level = logging.WARNING if typo else logging.INFO
+    logger.log(level, "there is no local path %r; looking for a repo of that name on the Hub", source)
+    try:
+        _, found = open_repo(source, **options)
+    except (RepoNotFoundError, HubUnavailableError, NotCachedError) as e:
+        raise type(e)(
+            f"there is no local path {source!r}, and on the Hub: {e}", repo_id=e.repo_id, file=e.file
+        ) from e
+    return found
+
+
 def list_bundled() -> list[ModelInfo]:
-    """The models that are installed with the library, by name."""
+    """List the models that are installed with the library, sorted by name."""
     models = []
     for name in _bundled_names():
         config = U2NetConfig.load(WEIGHTS_DIR / name / CONFIG_NAME)
@@ -147,7 +173,7 @@ def _bundled_names() -> list[str]:
 
 
 def _description(card: Path) -> str:
-    """First paragraph of the model card below its title."""
+    """The first paragraph below the title of a model card."""
     if not card.is_file():
         return ""
     body = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -156,7 +182,8 @@ def _description(card: Path) -> str:
 
 
 def is_hub_id(source: str) -> bool:
-    return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(_SUFFIXES)
+    """Whether the Hub can have a repo of this name; a name that ends like a file of weights is a path."""
+    return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(WEIGHT_SUFFIXES)
 
 
 def open_repo(
@@ -167,7 +194,24 @@ def open_repo(
     cache_dir: str | Path | None,
     local_files_only: bool = False,
     allow_pickle: bool,
+    check: Callable[[set[str]], None] | None = None,
 ) -> tuple[Snapshot, Source]:
+    """Download the config and the weights of a repo, and check their hashes.
+
+    Args:
+        source: "org/name" or "org/name@revision".
+        revision: As for `resolve`, like the next four.
+        token: The token for a private or gated repo.
+        cache_dir: The cache folder.
+        local_files_only: Use the cache without a request.
+        allow_pickle: Accept a .pth file where the repo holds no other weights.
+        check: Called with the names of the repo's files that a model consists of, before the weights are
+            downloaded; it can raise.
+
+    Raises:
+        HubError: The repo cannot be had, or it holds no model of this library.
+        ValueError: The source and `revision` name different revisions, or the repo holds only pickles.
+    """
     from .errors import (
         MissingFileError,  # its client takes time to import
         UnusableRepoError,
@@ -202,22 +246,24 @@ def open_repo(
         ) from e
     if config_path is None and weights.endswith(".safetensors"):
         raise MissingFileError(
-            f"{where} holds {weights} but no {CONFIG_NAME}, so nothing tells what it is; its owner can push "
+            f"{where} holds {weights} but no {CONFIG_NAME}, so the network is unknown; its owner can push "
             f"both with: u2net push --model {weights} {repo_id}",
             repo_id=repo_id,
             file=CONFIG_NAME,
         )
+    if check is not None:
+        check({CONFIG_NAME, weights, *BESIDE} & set(snapshot.names))
     weights_path = snapshot.path(weights)
     snapshot.keep()
     return snapshot, Source(repo_id, "hub", weights_path, config_path, snapshot.commit, allow_pickle)
 
 
 def _resolve_file(path: Path) -> Source:
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in WEIGHT_SUFFIXES:
         raise ValueError(
-            f"{path} is no checkpoint by its suffix, expected {', '.join(_SUFFIXES)}, or a folder"
+            f"{path} is no checkpoint by its suffix, expected {', '.join(WEIGHT_SUFFIXES)}, or a folder"
         )
-    # only the layout of a Hub repo says that the two belong together
+    # the two files belong together only under the names of a Hub repo
     beside = path.with_name(CONFIG_NAME)
     config_path = beside if path.name == WEIGHTS_NAME and beside.is_file() else None
     return Source(str(path), "file", path, config_path, allow_pickle=True)
@@ -238,11 +284,11 @@ def resolve_folder(path: Path, allow_pickle: bool) -> Source:
 
 
 def choose_weights(names: Iterable[str], *, allow_pickle: bool, where: str) -> str:
-    """The file of weights in a folder or repo: model.safetensors, else the only one of its kind.
+    """Choose the file of weights in a folder or repo: model.safetensors, or else the only one of its kind.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several, or nothing but pickles and they are not allowed.
+        FileNotFoundError: There is no file of weights.
+        ValueError: There are several, or there are only pickles and they are not allowed.
     """
     names = sorted(names)
     if WEIGHTS_NAME in names:

@@ -1,3 +1,4 @@
+from .markdown import last_parts as last_parts
 from .render import (
     PICTURE_NAME as PICTURE_NAME,
     render_card as render_card,

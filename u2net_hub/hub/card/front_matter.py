@@ -17,15 +17,13 @@ DEFAULT_LICENSE = "apache-2.0"
 _TAGS = ("u2net", "salient-object-detection", "background-removal", "saliency", "arxiv:2005.09007")
 
 
-# Front matter
-
 PIPELINE = "image-segmentation"
 
 
 def card_fields(
     config: U2NetConfig, results: Results | None, name: str, license: str | None
 ) -> dict[str, object]:
-    """Our fields of the front matter; None takes a field out."""
+    """Our fields of the front matter; the value None removes a field."""
     training = results.training if results is not None else None
     start = training.start if training is not None else None
     data = ModelCardData(
@@ -47,9 +45,11 @@ _FIELDS = ("library_name", "pipeline_tag", "license", "tags", "datasets", "base_
 
 
 def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResult]:
-    """Every measured score."""
+    """List every measured or given score for the model index."""
     found: list[EvalResult] = []
     taken: set[str] = set()
+    given = results is not None and results.weights_sha256 is None
+    origin = {"given": "not measured by u2net-hub"} if given else {}
     for name, dataset in (results.datasets if results is not None else {}).items():
         if not dataset.measured:
             continue
@@ -69,7 +69,7 @@ def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResu
                 task_name=task(config),
                 dataset_type=kind,
                 dataset_name=plain(name),
-                dataset_args={"pictures": dataset.n},
+                dataset_args={"pictures": dataset.n, **origin},
                 metric_type=key,
                 metric_name=plain(label),
                 metric_value=round(float(value), 6),
@@ -105,7 +105,7 @@ def load_fields(block: str) -> dict[str, Any]:
 
 
 def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool) -> str:
-    """Put our fields in the place of those in the block; the other lines stay, comments included."""
+    """Replace our fields in the block; the other lines stay, with their comments."""
     there = load_fields(block)
     ours = dict(fields)
     if keep_license and there.get("license"):
@@ -119,13 +119,13 @@ def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool
         if there.get(key) == value:
             continue
         lines = _dump({key: value})
-        # the key's line and what belongs to it: indented lines, items, and blank lines between them
+        # the key's line and its value: indented lines, items, and blank lines between them
         entry = re.compile(rf"^{re.escape(key)}[ \t]*:.*\n(?:\n*(?:[ \t]+\S|- ).*\n)*", re.MULTILINE)
         block = entry.sub(lines.replace("\\", r"\\"), block) if key in there else block + lines
     try:
         return block if load_fields(block) == expected else _dump(expected)
     except ValueError:
-        return _dump(expected)  # YAML in a style that lines do not tell apart
+        return _dump(expected)  # fields in this style cannot be replaced line by line
 
 
 def task(config: U2NetConfig) -> str:

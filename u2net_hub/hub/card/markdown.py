@@ -11,15 +11,12 @@ def format_score(key: str, value: float | None, digits: int) -> str:
     return f"{value:.{0 if key == 'hce' else digits}f}"
 
 
-# Text in Markdown: whatever comes from a config or a results.json is escaped unless it is _Raw
-
-
 class _Raw(str):
-    """Text that is Markdown already."""
+    """Text that is Markdown already; all other text is escaped."""
 
 
 def plain(text: str) -> str:
-    """One line, without control characters, those that turn the direction of text, and our marks."""
+    """Make text one line without control characters, direction marks and marks of the card's sections."""
     shown = "".join(c if unicodedata.category(c) not in ("Cc", "Cf") else " " for c in text)
     return " ".join(shown.split()).replace("<!--", "< !--")
 
@@ -32,10 +29,24 @@ def escape(value: object) -> str:
 
 
 def code(value: object) -> _Raw:
-    """A span of code."""
+    """Format as a span of code."""
     return _Raw("`" + plain(str(value)).replace("`", "'") + "`")
 
 
 def line(value: object) -> _Raw:
-    """A line inside a fenced block."""
+    """Format as a line inside a fenced block."""
     return _Raw(plain(str(value)).replace("```", "'''"))
+
+
+_ROOT = r"(?:~[\w.-]*|\.\.?|[A-Za-z]:)?[/\\]"
+_PATH = re.compile(
+    rf"(?<=')(?P<single>{_ROOT}[^']*)(?=')"
+    rf'|(?<=")(?P<double>{_ROOT}[^"]*)(?=")'
+    # a path in the middle of a word is a part of an address or of a relative path
+    rf"""|(?<![^\s=,;('"\[])(?P<bare>{_ROOT}(?:\\ |[^\s,;)'"\]])*)"""
+)
+
+
+def last_parts(text: str) -> str:
+    """Replace each absolute path, and each that starts with ~, . or .., by its last part."""
+    return _PATH.sub(lambda found: re.split(r"[/\\](?! )", found[0].rstrip("/\\"))[-1] or found[0], text)

@@ -1,23 +1,26 @@
-"""The model card: README.md made of a config, its results, and what is known of the training data.
+"""The model card: a README.md made from a config, its results and facts about the training data.
 
-What is made here stands between marks, so that the rest of a README stays as people wrote it.
+Generated text stands between marks, so that the rest of a README stays as people wrote it.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ...config import LIBRARY_NAME, U2NetConfig
 from ...evaluation import Results
+from ..sources import WEIGHT_SUFFIXES
 from .front_matter import PIPELINE, card_fields, load_fields, merge_fields
+from .markdown import last_parts
 from .sections import BEGIN, Weights, card_sections, merge_sections
 
 PICTURE_NAME = "example.webp"
-"""A photo from examples/, its map and its cutout, where the repo has one."""
+"""The name of the picture on the card: a photo from examples/, its map and its cutout."""
 
 
 def render_card(
@@ -30,22 +33,23 @@ def render_card(
     license: str | None = None,
     existing: str | None = None,
 ) -> str:
-    """The text of README.md.
+    """Make the text of README.md.
 
     Args:
-        config: architecture and preprocessing.
-        results: scores, training and speed, as far as they are known.
-        name: "org/name" on the Hub, or a bundled name.
-        weights: the file that the card is of; None: it is not here, and the card tells where it is.
-        picture: whether example.webp lies beside the card.
-        license: of the weights, as the Hub names it; None: what `existing` says, else Apache 2.0.
-        existing: a README.md to bring up to date. Only our fields and the marked sections change.
+        config: The architecture and the preprocessing.
+        results: The known scores, training and speed.
+        name: The name on the Hub, "org/name", or a bundled name.
+        weights: The file that the card describes. None if it is not here; the card then says where to get it.
+        picture: Whether example.webp lies beside the card.
+        license: The licence of the weights, under the Hub's name for it. None keeps the one in `existing`, or
+            else uses Apache 2.0.
+        existing: The text of a README.md to update. Only our fields and the marked sections change.
 
     Raises:
-        ValueError: `existing` has front matter that is not YAML, or the results are of other weights.
+        ValueError: The front matter of `existing` is not YAML, or the results belong to other weights.
     """
-    if results is not None and weights is not None:
-        results = results_of(results, weights.sha256)
+    if results is not None:
+        results = without_folders(results) if weights is None else results_of(results, weights.sha256)
     sections = card_sections(config, results, name, weights, picture)
     fields = card_fields(config, results, name, license)
     existing = existing or ""
@@ -60,11 +64,16 @@ def render_card(
 
 
 def results_of(results: Results, sha256: str) -> Results:
-    """The results, with the weights that they are of.
+    """Make results fit to be published with a file of weights: checked, and without folders of the machine.
+
+    Args:
+        results: The results. Those without a hash stay so; the card says that a person gave them.
+        sha256: The SHA-256 of the file of weights.
 
     Raises:
-        ValueError: they were measured on other weights.
+        ValueError: The results were measured on other weights.
     """
+    results = without_folders(results)
     if not any(dataset.measured for dataset in results.datasets.values()):
         return results
     if results.weights_sha256 not in (None, sha256):
@@ -72,14 +81,29 @@ def results_of(results: Results, sha256: str) -> Results:
             f"the results are of weights with the SHA-256 {results.weights_sha256}, and these have {sha256}; "
             "measure these with: u2net eval"
         )
-    return replace(results, weights_sha256=sha256)
+    return results
+
+
+def without_folders(results: Results) -> Results:
+    """Shorten each path of the machine to its last part, e.g. `--model /home/me/x.pth` to `--model x.pth`."""
+    training = results.training
+    if training is not None:
+        start = training.start
+        if start is not None:
+            # a file of weights is never a name on the Hub
+            start = Path(start).name if start.lower().endswith(WEIGHT_SUFFIXES) else last_parts(start)
+        training = replace(
+            training, start=start, recipe=last_parts(training.recipe), command=last_parts(training.command)
+        )
+    command = None if results.command is None else last_parts(results.command)
+    return replace(results, command=command, training=training)
 
 
 def validate_card(text: str) -> None:
-    """Check a card's front matter as the Hub does, as far as that goes offline.
+    """Check a card's front matter by the Hub's rules, as far as that is possible offline.
 
     Raises:
-        ValueError: with every problem found.
+        ValueError: The card is not valid; the message lists every problem.
     """
     block = REGEX_YAML_BLOCK.search(text)
     if block is None:

@@ -1,4 +1,4 @@
-"""The card's sections, each between marks of its own."""
+"""The card's sections, each between its own marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...checkpoints import count_parameters
-from ...config import U2NetConfig
+from ...config import INSTALL, U2NetConfig
 from ...evaluation import COLUMNS, Results, Training, published_scores
 from .front_matter import slug, task
 from .markdown import code, escape, format_score, line
@@ -18,7 +18,7 @@ from .markdown import code, escape, format_score, line
 
 @dataclass(frozen=True)
 class Weights:
-    """What the card says of the file of weights."""
+    """The facts about the file of weights on the card."""
 
     sha256: str
     size: int
@@ -42,7 +42,7 @@ _PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "f
 
 @dataclass(frozen=True)
 class _Data:
-    """A data set that people train on, and what may be done with it."""
+    """A common training data set and its terms of use."""
 
     name: str
     url: str
@@ -62,8 +62,6 @@ _DATA = {
 }
 
 
-# Sections
-
 BEGIN = r"<!-- u2net-hub: begin {name}\b[^>]*-->"
 _END = r"<!-- u2net-hub: end {name} -->"
 
@@ -74,7 +72,7 @@ def _marked(name: str, text: str) -> str:
 
 
 def merge_sections(body: str, sections: Mapping[str, str]) -> str:
-    """Put our sections in the place of the marked ones; new ones go beside their neighbours, or last."""
+    """Replace the marked sections by ours; a new section goes beside its neighbours, or to the end."""
     if not body.strip():
         return "\n" + "\n\n".join(_marked(*section) for section in sections.items()) + "\n"
     last = 0
@@ -89,7 +87,7 @@ def merge_sections(body: str, sections: Mapping[str, str]) -> str:
             body = body[: span[0]] + section + body[span[1] :]
             last = span[0] + len(section)
         elif name == "intro":
-            continue  # people wrote their own, or took it out
+            continue  # people replaced or deleted it
         elif last:
             body = f"{body[:last]}\n\n{section}{body[last:]}"
             last += 2 + len(section)
@@ -104,7 +102,7 @@ def merge_sections(body: str, sections: Mapping[str, str]) -> str:
 
 
 def _span(body: str, name: str) -> tuple[int, int] | None:
-    """Where a section lies, marks included; None without both marks, or with others between them."""
+    """The span of a section with its marks; None if a mark is missing or other marks lie between."""
     pair = re.search(f"{BEGIN.format(name=name)}(.*?){_END.format(name=name)}", body, re.DOTALL)
     return None if pair is None or "<!-- u2net-hub:" in pair[1] else pair.span()
 
@@ -112,7 +110,7 @@ def _span(body: str, name: str) -> tuple[int, int] | None:
 def card_sections(
     config: U2NetConfig, results: Results | None, name: str, weights: Weights | None, picture: bool
 ) -> dict[str, str]:
-    """Name and text of each section, in order."""
+    """The text of each section by name, in order."""
     training = results.training if results is not None else None
     template = _ENVIRONMENT.get_template("card.md.jinja")
     context = template.new_context(
@@ -124,6 +122,8 @@ def card_sections(
             "config": config,
             "results": results,
             "measured": results is not None and any(d.measured for d in results.datasets.values()),
+            "given": results is not None and is_given(results),
+            "install": INSTALL,
             "scores": _scores(results),
             "history": _history(training),
             "training": training,
@@ -143,7 +143,7 @@ _TITLES = {"u2net": "U²-Net", "u2netp": "U²-Net†"}
 
 
 def _history(training: Training | None) -> list[list[str]]:
-    """The table of scores over time, its head first: at most a dozen rows, the last one among them."""
+    """The rows of the table of scores over time, head first: at most twelve, including the last."""
     if training is None or not training.history:
         return []
     points = training.history
@@ -157,7 +157,7 @@ def _history(training: Training | None) -> list[list[str]]:
 
 
 def _scores(results: Results | None) -> list[list[str]]:
-    """The table of scores, its head first; beside measured rows stand those of the papers."""
+    """The rows of the table of scores, head first; measured rows are followed by those of the papers."""
     if results is None or not results.datasets:
         return []
     used = {key for dataset in results.datasets.values() for key in dataset.scores}
@@ -170,12 +170,18 @@ def _scores(results: Results | None) -> list[list[str]]:
 
     for name, dataset in results.datasets.items():
         if dataset.measured:
-            add(name, dataset.n, "these weights", dataset.scores, 4)
+            label = "these weights (given, not measured here)" if is_given(results) else "these weights"
+            add(name, dataset.n, label, dataset.scores, 4)
             for label, other in published_scores(name).items():
                 add("", other.n, label, other.scores, 3)
         else:
             add(name, dataset.n, "the paper (not measured here)", dataset.scores, 3)
     return rows
+
+
+def is_given(results: Results) -> bool:
+    """Whether a person gave the scores: measured ones name the file of weights by its hash."""
+    return results.weights_sha256 is None and any(d.measured for d in results.datasets.values())
 
 
 _ENVIRONMENT = Environment(
