@@ -188,12 +188,12 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
 
     Args:
         config: of the network.
-        state: its tensors under the official keys.
+        state: its tensors under the official keys; those of a fused network have no batch norm.
     """
     folded = {}
     for key, _, norm in convolutions(config, ValueNumbering()).values():
         weight, bias = (np.asarray(state[f"{key}.{name}"], np.float64) for name in ("weight", "bias"))
-        if norm is not None:
+        if norm is not None and f"{norm}.weight" in state:
             gamma, beta, mean, var = (
                 np.asarray(state[f"{norm}.{name}"], np.float64)
                 for name in ("weight", "bias", "running_mean", "running_var")

@@ -17,7 +17,7 @@ from ..hub import Source, load_network, resolve
 from .graph_files import import_runtime
 from .onnx_builder import OPSET, SMALLEST, build_graph
 from .open import open_engine
-from .precision import Precision, sensitive_convolutions
+from .precision import Precision, float32_state, sensitive_convolutions
 
 if TYPE_CHECKING:
     from ..model import U2Net
@@ -78,8 +78,7 @@ def export(
         if not overwrite and out.with_name(name).exists():
             raise FileExistsError(f"{out.with_name(name)} is there; choose another name or overwrite it")
     network = _load(source)
-    state = {key: value.detach().cpu().float().numpy() for key, value in network.state_dict().items()}
-    convs = fold(network.config, state)
+    convs = fold(network.config, float32_state(network))
     said = {"float32": json.dumps(sensitive_convolutions(convs)), "opset": str(OPSET)}
     graph = build_graph(network.config, convs, side_outputs=side_outputs, metadata=said).SerializeToString()
     import_runtime("onnxruntime" if format == "onnx" else "openvino", format)

@@ -69,7 +69,7 @@ def open_engine(
             "precision 'int8' is for a file that was calibrated: "
             "u2net export --model SOURCE --format openvino --precision int8 --data FOLDER --out FILE.xml"
         )
-    chosen = _choose(engine, device, precision, exported, _is_too_small(source))
+    chosen = _choose(engine, str(device).lower(), precision, exported, _is_too_small(source))
     if compile and chosen != "torch":
         raise ValueError(f"compile=True is for engine 'torch', and the engine is {chosen!r}")
     opened: Engine
@@ -125,7 +125,9 @@ def _choose(
                 f"{exported.name if exported else 'this source'}, expected one of {list(able)}"
             )
         return engine
-    if "torch" in able and (too_small or device not in ("auto", "cpu") or (device == "auto" and _has_gpu())):
+    if "torch" in able and (
+        too_small or device not in ("auto", "cpu", "cpu:0") or (device == "auto" and _has_gpu())
+    ):
         return "torch"
     for name in able:
         if name == "torch" or _is_installed(name, exported is None):
