@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from PIL import Image
 
 from ..atomic import write_output
 from ..imaging import Format, encode, peek_size
+from ..ordered import map_ordered
+from .backgrounds import read_background
 from .plan import (
     Existing,
     Job,
@@ -24,14 +26,14 @@ from .plan import (
     check_targets,
     choose_format,
     plan_jobs,
-    read_background,
     to_be_skipped,
 )
 from .result import class_index
 
 if TYPE_CHECKING:
+    from .backgrounds import Background
     from .pipeline import Prepared, SaliencyPipeline
-    from .result import Background, SaliencyResult
+    from .result import SaliencyResult
 
 Status: TypeAlias = Literal["written", "skipped", "failed"]
 
@@ -43,8 +45,6 @@ _FAILURES = (ValueError, OSError, ImportError, MemoryError)
 _PIXELS_PER_WORKER = 12_500_000
 
 _Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def run_files(
     options = Options(
         kind,
         choose_format(format, out, names),
-        read_background(background),
+        None if background is None else read_background(background),
         threshold,
         crop,
         clean_edges,
@@ -166,41 +166,25 @@ def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> I
     pixels = workers * _PIXELS_PER_WORKER
     pool = ThreadPoolExecutor(workers, "u2net-files")
     try:
-        found = ((job, _pixels(job, options)) for job in jobs)
-        read = _map(pool, lambda job: _read(pipeline, job, options), found, pipeline.batch_size, pixels)
-        results = ((result, _area(result[1])) for result in _infer(pipeline, read, pixels))
-        ahead = max(pipeline.batch_size, workers + 1)
-        yield from _map(pool, lambda result: _write(*result, options), results, ahead, pixels)
+        read = map_ordered(
+            pool,
+            lambda job: _read(pipeline, job, options),
+            jobs,
+            ahead=pipeline.batch_size,
+            cost=lambda job: _pixels(job, options),
+            budget=pixels,
+        )
+        yield from map_ordered(
+            pool,
+            lambda result: _write(*result, options),
+            _infer(pipeline, read, pixels),
+            ahead=max(pipeline.batch_size, workers + 1),
+            cost=lambda result: _area(result[1]),
+            budget=pixels,
+        )
     finally:
-        # after Ctrl-C: what is being written is finished, the rest is dropped
+        # after Ctrl-C, the files being written are finished, and the rest is dropped
         pool.shutdown(cancel_futures=True)
-
-
-def _map(
-    pool: ThreadPoolExecutor,
-    work: Callable[[_T], _R],
-    items: Iterable[tuple[_T, int]],
-    ahead: int,
-    pixels: int,
-) -> Iterator[_R]:
-    """`map` in threads, in order, over items and their sizes in pixels.
-
-    At most `ahead` items, and `pixels` in all unless one has more, are begun and not yet taken.
-    """
-    begun: deque[tuple[Future[_R], int]] = deque()
-    total = 0
-    for item, size in items:
-        results = []
-        while begun and (len(begun) == ahead or total + size > pixels):
-            future, taken = begun.popleft()
-            results.append(future.result())
-            total -= taken
-        begun.append((pool.submit(work, item), size))
-        total += size
-        while results:  # none is kept here once it is taken
-            yield results.pop(0)
-    while begun:
-        yield begun.popleft()[0].result()
 
 
 def _pixels(job: Job, options: Options) -> int:

@@ -15,12 +15,10 @@ from ..imaging import (
     IMAGE_SUFFIXES,
     WRITTEN,
     Format,
-    load,
-    parse_colour,
 )
 
 if TYPE_CHECKING:
-    from .result import Background
+    from .backgrounds import ReadBackground
 
 
 Kind: TypeAlias = Literal["mask", "cutout"]
@@ -37,7 +35,7 @@ class Job(NamedTuple):
 class Options(NamedTuple):
     kind: Kind
     format: Format
-    background: Background | None
+    background: ReadBackground | None
     threshold: float | None
     crop: bool
     clean_edges: bool
@@ -76,22 +74,6 @@ def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
     return (
         len(names) == 1 and not Path(names[0]).is_dir() and Path(out).suffix != "" and not Path(out).is_dir()
     )
-
-
-def read_background(background: str | Background | None) -> Background | None:
-    """A background that is a picture is read once, before work starts."""
-    if background is None or (isinstance(background, str) and background == "blur"):
-        return background
-    if not isinstance(background, str | tuple):
-        return load(background, name="background")
-    try:
-        return parse_colour(background)
-    except ValueError:
-        if isinstance(background, str) and Path(background).exists():
-            return load(background)
-        raise ValueError(
-            f"background {background!r} is neither a colour ('white', '#ff8800'), nor 'blur', nor a file"
-        ) from None
 
 
 def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Options) -> list[Job]:

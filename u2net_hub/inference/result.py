@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from .. import imaging as backgrounds, imaging as im
+from .. import imaging as im
+from .backgrounds import read_background, render_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import U2NetConfig
     from ..imaging import Photo
-
-Background: TypeAlias = "str | tuple[int, int, int] | Path | Image.Image | NDArray[np.generic] | Photo"
+    from .backgrounds import Background
 
 
 class SaliencyResult:
@@ -130,7 +129,7 @@ class SaliencyResult:
 
         Args:
             threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+            clean_edges: take the background's colours out of the soft edge, see `imaging.clean_edges`.
         """
         picture = self._colours(threshold, clean_edges).copy()
         picture.putalpha(self.alpha(threshold))
@@ -143,17 +142,17 @@ class SaliencyResult:
 
         Args:
             background: a colour ("white", "#ff8800", (255, 136, 0)), "blur" for the photo's own background
-                out of focus, or a picture (`Path`, PIL image, array), scaled and cropped to the photo's size.
+                out of focus, or a picture (file, PIL image, array), scaled and cropped to the photo's size.
+                A str that names no colour is the path of a file.
             threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+            clean_edges: take the background's colours out of the soft edge, see `imaging.clean_edges`.
 
         Raises:
             ValueError: it is none of those.
         """
         colours = self._colours(threshold, clean_edges)
-        return self._with_profile(
-            Image.composite(colours, self._background(background), self.alpha(threshold))
-        )
+        behind = render_background(read_background(background), self.photo, self.alpha())
+        return self._with_profile(Image.composite(colours, behind, self.alpha(threshold)))
 
     def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
         """Box around what the cutout shows: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
@@ -202,20 +201,12 @@ class SaliencyResult:
         if not clean_edges:
             return self.photo.rgb
         # the network's matte alone: where the photo has an alpha of its own, its colours are clean already
-        return backgrounds.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
+        return im.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
 
     def _with_profile(self, picture: Image.Image) -> Image.Image:
         # nothing but the profile: EXIF with its GPS position, or a palette's transparency, stay behind
         picture.info = {"icc_profile": self.photo.icc_profile} if self.photo.icc_profile else {}
         return picture
-
-    def _background(self, background: Background) -> Image.Image:
-        size = self.photo.rgb.size
-        if not isinstance(background, str | tuple):
-            return ImageOps.fit(im.load(background, name="background").on((255, 255, 255)), size)
-        if background == "blur":
-            return backgrounds.blur_background(self.photo.on((255, 255, 255)), self.alpha())
-        return Image.new("RGB", size, backgrounds.parse_colour(background))
 
 
 def class_index(config: U2NetConfig, label: int | str) -> int:
