@@ -77,7 +77,7 @@ def test_a_plain_runtime_finds_the_maps_of_torch_at_any_batch_and_size(suffix: s
 def test_the_fused_map_stands_alone_unless_asked_otherwise(suffix: str, tmp_path: Path) -> None:
     path = export(small(), tmp_path / f"net{suffix}")
     assert list(run(path, noise(1, 3, 48, 40))) == ["saliency"]
-    with pytest.raises(ValueError, match="without side outputs; export it with --all-outputs"):
+    with pytest.raises(ValueError, match="without side outputs; export it again with --all-outputs"):
         SaliencyPipeline(path)(CAT, side_outputs=True)
 
 
@@ -183,7 +183,7 @@ def test_an_onnx_file_gives_its_network_back_with_its_config(tmp_path: Path) -> 
 def test_an_openvino_file_of_another_maker_is_refused(tmp_path: Path) -> None:
     x = openvino.opset13.parameter([1, 3, 40, 40], np.float32)
     openvino.serialize(openvino.Model([openvino.opset13.relu(x)], [x]), tmp_path / "other.xml")
-    with pytest.raises(ValueError, match=r"other.xml is an OpenVINO model, but none of this library"):
+    with pytest.raises(ValueError, match=r"other.xml is an OpenVINO model that this library did not export"):
         SaliencyPipeline(tmp_path / "other.xml")
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_openvino_file_is_refused(lost: str, tmp_path: Path) -> None:
     path = export(small(), tmp_path / "net.xml")
     damaged = tmp_path / f"net{lost}"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"net.xml is no OpenVINO model that can be read"):
+    with pytest.raises(ValueError, match=r"net.xml cannot be read as an OpenVINO model"):
         SaliencyPipeline(path)
 
 

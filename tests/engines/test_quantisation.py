@@ -60,7 +60,7 @@ def test_its_maps_stay_close_to_those_of_float32(bundled: Path) -> None:
 
 
 def test_a_file_in_int8_is_not_taken_for_an_exact_one(bundled: Path) -> None:
-    with pytest.raises(ValueError, match="'exact' was asked for, and the file is for int8"):
+    with pytest.raises(ValueError, match="'exact' was asked for, but the file is for int8"):
         SaliencyPipeline(bundled)
 
 

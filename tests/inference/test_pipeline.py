@@ -289,6 +289,30 @@ def test_a_background_from_a_file_is_cropped_to_the_photo(tmp_path: Path) -> Non
     assert np.allclose(picture.getpixel((0, 0)), (0, 0, 255), atol=5)  # bicubic weights reach a little beyond
 
 
+def test_a_background_named_by_a_str_is_read_like_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 2), (1, 2, 3)).save("beach.png")
+    found = result(uniform((0, 0, 0)), half(0))
+    assert found.over("beach.png").getpixel((0, 0)) == (1, 2, 3)
+    assert found.over(str(tmp_path / "beach.png")).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_str_that_is_a_colour_and_a_file_is_the_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 2), (1, 2, 3)).save("red", "png")
+    assert result(uniform((0, 0, 0)), half(0)).over("red").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_background_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "beach.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match=r"beach\.jpg"):
+        result(uniform((0, 0, 0)), half(0)).over(str(tmp_path / "beach.jpg"))
+
+
 def test_blur_keeps_the_object_and_the_size() -> None:
     found = result(photos(1)[0], [[0, 1], [0, 1]])
     picture = np.asarray(found.over("blur"))
@@ -297,10 +321,20 @@ def test_blur_keeps_the_object_and_the_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "background", ["no colour", "beach.jpg", (1, 2), (300, 0, 0), (0, 0, 0, 0), "#ff000080"]
+    ("background", "message"),
+    [
+        ("no colour", "neither a colour .* nor a file that exists"),
+        ("beach.jpg", "neither a colour .* nor a file that exists"),
+        ("x" * 5000, "nor a file that exists"),
+        ("null\0byte", "nor a file that exists"),
+        ("#ff000080", "neither a colour"),
+        ((1, 2), "unknown colour"),
+        ((300, 0, 0), "unknown colour"),
+        ((0, 0, 0, 0), "unknown colour"),
+    ],
 )
-def test_an_unknown_background_raises(background: object) -> None:
-    with pytest.raises(ValueError, match="unknown colour"):
+def test_an_unknown_background_raises(background: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         result(uniform((0, 0, 0)), half()).over(background)  # type: ignore[arg-type]
 
 

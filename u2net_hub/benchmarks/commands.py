@@ -1,4 +1,4 @@
-"""Commands on a folder of photos, from their start to their end: this package's, and rembg's."""
+"""Measure commands on a folder of photos from start to end: this package's and rembg's."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .results import FolderTiming, folder_label
 
 @dataclass(frozen=True)
 class Command:
-    """What is run, and the row that it fills."""
+    """A command to run, and its row in the table."""
 
     row: FolderTiming
     words: tuple[str, ...]
-    """"OUT" stands for a fresh folder."""
+    """The words of the command line; "OUT" stands for a new folder."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """What the environment has to have besides."""
+    """Additional environment variables."""
 
 
 def children_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of what is measured: its libraries choose how many threads they use."""
+    """The environment of measured processes, in which libraries choose their number of threads."""
     own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     return own | dict(more or {})
 
 
 def count_photos(folder: Path) -> int:
-    """How many pictures are in a folder and below it.
+    """Count the pictures in a folder and its subfolders.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are none.
     """
     n = sum(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in folder.rglob("*"))
     if n == 0:
@@ -48,13 +48,13 @@ def count_photos(folder: Path) -> int:
 def measure_commands(
     commands: Sequence[Command], scratch: Path, rounds: int, say: Callable[[str], object]
 ) -> tuple[FolderTiming, ...]:
-    """Run each command in turn, `rounds` times over, after a first time that fills caches.
+    """Run all commands in turn, `rounds` times, after a first round that fills caches.
 
     Args:
-        commands: what to run.
-        scratch: a folder to work in.
-        rounds: times that count.
-        say: called with a line of text before each run.
+        commands: The commands to run.
+        scratch: A folder for temporary files.
+        rounds: The number of rounds that are measured.
+        say: A function to call with a line of text before each run.
     """
     timings = [command.row for command in commands]
     for i in range(rounds + 1):  # the first run reads files, compiles bytecode and builds graphs

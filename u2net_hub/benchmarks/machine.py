@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and what is installed on it."""
+"""Describe the machine of a benchmark and the packages installed on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 
-# Of a CPU, what makes 16-bit and 8-bit arithmetic fast
+# The CPU features that make 16-bit and 8-bit arithmetic fast
 _FLAGS = (
     "avx2",
     "avx512f",
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "pillow", "isal")
 
 
 def describe_machine(device: str) -> dict[str, object]:
-    """Processor, cores, memory and system; the GPU too, if the device is one."""
+    """The processor, cores, memory and system, and the GPU if the device is one."""
     found: dict[str, object] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if hasattr(os, "sched_getaffinity"):
         found["usable cores"] = len(os.sched_getaffinity(0))
@@ -38,7 +38,7 @@ def describe_machine(device: str) -> dict[str, object]:
         flags = (facts.get("flags") or facts.get("Features") or "").split()
         found["flags"] = " ".join(flag for flag in _FLAGS if flag in flags)
     except OSError:
-        pass  # no Linux
+        pass  # not Linux
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory GB"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9)
     found["system"] = f"{platform.system()} {platform.release()}"
@@ -51,7 +51,7 @@ def describe_machine(device: str) -> dict[str, object]:
 
 
 def find_versions(peer: Path | None) -> dict[str, str]:
-    """Versions of what takes part, a peer's included."""
+    """The versions of the measured packages, including those of rembg's Python."""
     found = {"python": platform.python_version(), "u2net-hub": __version__}
     for name in _PACKAGES:
         try:

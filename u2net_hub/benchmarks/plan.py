@@ -1,4 +1,4 @@
-"""Which engines, precisions, sizes and batches a benchmark measures."""
+"""Plan the configurations that a benchmark measures."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..hub import Source, resolve
 from .results import PLAIN, REMBG, BenchEngine, Setup
 
 ENGINES: tuple[BenchEngine, ...] = ("torch", "torch compile", "onnxruntime", "openvino")
-"""What can be asked for; the plain forward and rembg's session come along by themselves."""
+"""The engines that can be requested; the plain forward and rembg's session are added automatically."""
 
 BYTES: dict[Precision, int] = {"exact": 4, "fast": 2, "int8": 1}
 REMBG_SIZE = 320
-"""Height and width in pixels of all that rembg shows this family of networks."""
+"""The height and width in pixels to which rembg resizes photos for this family of networks."""
 
 
 class Weights(NamedTuple):
-    """A source to measure."""
+    """A source of weights to measure."""
 
     name: str
     config: U2NetConfig
     kind: str
-    """Suffix of the file without its dot."""
+    """The suffix of the file without its dot."""
     is_int8: bool = False
 
     @property
     def network(self) -> str:
-        """What `Setup.network` says."""
+        """The value for `Setup.network`."""
         return self.config.variant if self.config.variant in STAGES else self.name
 
 
@@ -48,8 +48,8 @@ def plan_setups(
     *,
     peer: bool = False,
 ) -> list[Setup]:
-    """Every configuration; before them, what they are compared with."""
-    setups: dict[Setup, None] = {}  # a set that keeps its order
+    """List all configurations; those to compare with come first."""
+    setups: dict[Setup, None] = {}  # an ordered set
     for weights in models:
         is_graph = weights.kind == "xml"
         for size in sizes:
@@ -66,10 +66,10 @@ def plan_setups(
 
 
 def find_peer(python: str | Path | None = None) -> Path | None:
-    """The Python that has rembg, or None.
+    """Find the Python interpreter that has rembg; None if there is none.
 
     Raises:
-        FileNotFoundError: the one that is named is not there.
+        FileNotFoundError: The named interpreter does not exist.
     """
     named = python or os.environ.get("U2NET_PEER_PYTHON")
     if named is None:
@@ -81,25 +81,27 @@ def find_peer(python: str | Path | None = None) -> Path | None:
 
 
 def check_request(given: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Raise a ValueError if a given name is unknown."""
     for each in given:
         if each not in known:
             raise ValueError(f"unknown {what} {each!r}, expected some of {list(known)}")
 
 
 def supported_precisions(weights: Weights, asked: Sequence[Precision]) -> Sequence[Precision]:
-    """Those that are asked for, or the only one that a file of OpenVINO has."""
+    """The requested precisions that the weights can run in; an int8 file has only one."""
     if weights.is_int8:
         return ("int8",)
     return [each for each in asked if each != "int8"] if weights.kind == "xml" else asked
 
 
 def inspect_weights(name: str) -> Weights:
+    """Read the config of a source of weights, and whether it is a graph in int8."""
     source = resolve(name)
     if source.format != "xml":
         return Weights(name, open_engine(source, engine="torch", device="cpu").config, source.format)
     try:
         return Weights(name, _read_graph(source, "int8"), "xml", is_int8=True)
-    except ValueError:  # it is no graph in int8
+    except ValueError:  # the graph is not in int8
         return Weights(name, _read_graph(source, "exact"), "xml")
 
 
@@ -110,13 +112,13 @@ def _read_graph(source: Source, precision: Precision) -> U2NetConfig:
 def export_networks(
     weights: Iterable[Weights], scratch: Path, say: Callable[[str], object]
 ) -> dict[str, Path]:
-    """The weights as ONNX in folders of their own, by name, as rembg takes them."""
+    """Export weights to ONNX for rembg, each to a separate folder; returns name -> file."""
     exported = {}
     for i, each in enumerate(weights):
         if each.kind == "xml":
             continue
         say(f"exporting {each.name} for rembg")
-        # rembg takes a file by this name for the model of this name
+        # rembg expects the model's file to have the model's name
         name = each.config.variant if each.config.variant in STAGES else "u2net_custom"
         try:
             exported[each.name] = export(each.name, scratch / f"rembg{i}" / f"{name}.onnx", format="onnx")
@@ -126,7 +128,7 @@ def export_networks(
 
 
 def at_sizes(weights: Weights, folder: Path) -> list[tuple[int, str]]:
-    """The weights as sources at the sizes to measure, in pixels: rembg's, and their own if it is another."""
+    """The sizes in pixels to measure, each with a source: rembg's size, and the weights' own if different."""
     own = (weights.config.input_size[0], weights.name)
     square = (REMBG_SIZE, REMBG_SIZE)
     if weights.config.input_size == square or weights.kind == "xml":

@@ -1,4 +1,4 @@
-"""What a benchmark measured: its record, tables and plot."""
+"""The results of a benchmark: record, tables and plot."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..tables import markdown_table
 BenchEngine: TypeAlias = EngineName | Literal["torch plain", "torch compile", "rembg session"]
 
 PLAIN: BenchEngine = "torch plain"
-"""The official architecture, eager, float32, batch norm not folded."""
+"""The official architecture in eager mode, float32, without folding batch norm."""
 REMBG: BenchEngine = "rembg session"
-"""The network in rembg's own session of ONNX Runtime, one photo at a time as rembg runs it."""
+"""The network in rembg's ONNX Runtime session, one photo at a time as in rembg."""
 
 SCORES = {"s_measure": "S", "mae": "MAE", "max_f": "maxF"}
 
@@ -30,68 +30,68 @@ _JSON, _TABLE, _PLOT = "benchmark.json", "benchmark.md", "benchmark.png"
 
 @dataclass(frozen=True)
 class Setup:
-    """What one process measures."""
+    """The configuration that one process measures."""
 
     model: str
-    """A source of weights."""
+    """The source of the weights."""
     network: str
-    """Its variant, or of a custom one the source: what may be compared, whatever the weights."""
+    """The variant, or the source for a custom one. Setups of the same network are compared."""
     engine: BenchEngine
     precision: Precision
     size: int
-    """Height and width of the network's input in pixels."""
+    """The height and width of the network's input in pixels."""
     batch: int
     device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What came of one of them: seconds of each run, or why it could not run."""
+    """The measurement of one configuration, or the reason why it could not run."""
 
     setup: Setup
     seconds: tuple[float, ...] = ()
-    """Of each batch."""
+    """The seconds of each batch."""
     peak_mb: float | None = None
-    """Largest resident set of its process, with libraries and warm-up."""
+    """The peak resident set of the process, including libraries and warm-up."""
     gpu_mb: float | None = None
-    """The most that torch allocated on a GPU."""
+    """The peak of torch's allocations on a GPU."""
     scores: Mapping[str, float] = field(default_factory=dict)
     macs: int | None = None
-    """Multiply-accumulates of a batch, see `counting`."""
+    """The multiply-accumulates of a batch, see `cost`."""
     bytes_moved: int | None = None
-    """Least traffic of a batch, see `counting`."""
+    """The least memory traffic of a batch in bytes, see `cost`."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Of a GPU, measured: "bytes_per_second" and "macs_per_second"."""
+    """The measured limits of a GPU: "bytes_per_second" and "macs_per_second"."""
     error: str | None = None
 
     @property
     def images_per_second(self) -> float | None:
-        """By the median run."""
+        """The rate of the median run; None if nothing ran."""
         return self.setup.batch / statistics.median(self.seconds) if self.seconds else None
 
 
 @dataclass(frozen=True)
 class FolderTiming:
-    """What came of a command on a folder, from its start to its end."""
+    """The measurement of one command on a folder, from start to end."""
 
     name: str
-    """Without model and folders, e.g. "u2net cutout --precision fast"."""
+    """The command without model and folders, e.g. "u2net cutout --precision fast"."""
     model: str = ""
     network: str = ""
-    """As in `Setup`; both are empty for a command that has no model."""
+    """See `Setup`; model and network are empty for a command without a model."""
     size: int | None = None
-    """Height and width of the network's input in pixels."""
+    """The height and width of the network's input in pixels."""
     command: str = ""
     photos: int = 0
     seconds: tuple[float, ...] = ()
     peak_mb: float | None = None
-    """Largest resident set of its process, over all runs (getrusage)."""
+    """The peak resident set of the process over all runs, by getrusage."""
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, on which machine, how."""
+    """All measurements of one benchmark, with the machine and the versions."""
 
     machine: Mapping[str, object]
     versions: Mapping[str, str]
@@ -99,7 +99,7 @@ class Benchmark:
     folders: tuple[FolderTiming, ...] = ()
     command: str = ""
     date: str = ""
-    """ISO 8601."""
+    """The date and time in ISO 8601."""
 
     def to_dict(self) -> dict[str, object]:
         """The content of benchmark.json."""
@@ -119,7 +119,7 @@ class Benchmark:
             raise ValueError(f"this is no result of a benchmark: {e}") from e
 
     def save(self, out: str | Path) -> list[Path]:
-        """Write benchmark.json, benchmark.md and, where matplotlib is installed, benchmark.png."""
+        """Write benchmark.json, benchmark.md and, if matplotlib is installed, benchmark.png."""
         folder = Path(out)
         content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
         texts = {_JSON: content, _TABLE: self.table()}
@@ -130,7 +130,7 @@ class Benchmark:
         return written
 
     def table(self) -> str:
-        """Machine, network and folders as Markdown."""
+        """The machine, and the tables of network and folders, as Markdown."""
         about = [f"{key} {value}" for key, value in {**self.machine, **self.versions}.items()]
         parts = [", ".join(about)]
         if self.network:
@@ -141,7 +141,7 @@ class Benchmark:
 
 
 def check_free(out: str | Path) -> None:
-    """Raise FileExistsError if there is a benchmark in a folder already."""
+    """Raise FileExistsError if a folder already has a benchmark."""
     for name in (_JSON, _TABLE, _PLOT):
         if (path := Path(out, name)).exists():
             raise FileExistsError(f"{path} is there already; choose another folder, or --overwrite")
@@ -159,9 +159,9 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def speed_up(timing: Timing, others: Iterable[Timing], engine: BenchEngine) -> float | None:
-    """How many times as many images per second as another engine, on the same network at the same size.
+    """The ratio of images per second to another engine's, for the same network at the same size.
 
-    The plain forward is taken at the same batch, rembg's session at the batch of one that it always has.
+    The plain forward is compared at the same batch size, rembg's session at its batch size of one.
     """
     mine = timing.setup
     found = [
@@ -171,13 +171,13 @@ def speed_up(timing: Timing, others: Iterable[Timing], engine: BenchEngine) -> f
         and (other.setup.network, other.setup.size) == (mine.network, mine.size)
         and other.setup.batch == (1 if engine == REMBG else mine.batch)
     ]
-    found.sort(key=lambda other: other.setup.model != mine.model)  # the same weights first
+    found.sort(key=lambda other: other.setup.model != mine.model)  # prefer the same weights
     rates = [timing.images_per_second, *(other.images_per_second for other in found[:1])]
     return rates[0] / rates[1] if len(rates) == 2 and rates[0] and rates[1] else None
 
 
 def shares(timing: Timing) -> dict[str, float]:
-    """Shares of the machine's ceilings that were reached: "bandwidth" and "arithmetic", where known."""
+    """The shares of the machine's limits that were reached: "bandwidth" and "arithmetic", if known."""
     if not timing.seconds or timing.macs is None or timing.bytes_moved is None or not timing.ceilings:
         return {}
     seconds = statistics.median(timing.seconds)
@@ -188,7 +188,7 @@ def shares(timing: Timing) -> dict[str, float]:
 
 
 def network_rows(network: Sequence[Timing]) -> list[dict[str, str]]:
-    """The table of the network alone, a row per configuration, by its columns."""
+    """The table of the network alone: a row for each configuration, as column -> text."""
     rows = []
     for timing in network:
         setup = timing.setup
@@ -208,7 +208,7 @@ def network_rows(network: Sequence[Timing]) -> list[dict[str, str]]:
 
 
 def folder_rows(folders: Sequence[FolderTiming]) -> list[dict[str, str]]:
-    """The table of the commands, by its columns; each beside rembg's command on the same network."""
+    """The table of the commands: a row for each command, as column -> text."""
     rows = []
     for timing in folders:
         row = {"command": timing.name, "model": _short(timing.model), "px": _number(timing.size, "d")}
@@ -224,22 +224,22 @@ def folder_rows(folders: Sequence[FolderTiming]) -> list[dict[str, str]]:
 
 
 def folder_speed_up(timing: FolderTiming, others: Iterable[FolderTiming]) -> float | None:
-    """How many times as fast as rembg's command of the same kind on the same network."""
+    """The ratio of the time of rembg's command to that of this command, for the same network."""
     found = [o for o in others if o.name.startswith("rembg") and o.network == timing.network]
-    found.sort(key=lambda other: other.model != timing.model)  # the same weights first
+    found.sort(key=lambda other: other.model != timing.model)  # prefer the same weights
     if not found or not found[0].seconds or not timing.seconds:
         return None
     return statistics.median(found[0].seconds) / statistics.median(timing.seconds)
 
 
 def label(setup: Setup, *, model: bool = True) -> str:
-    """A configuration in words."""
+    """A readable name for a configuration."""
     name = f"{_short(setup.model)}, " if model else ""
     return f"{name}{setup.engine}, {setup.precision}, {setup.size} px, batch {setup.batch}"
 
 
 def folder_label(timing: FolderTiming) -> str:
-    """A command in words."""
+    """A readable name for a command."""
     if not timing.model:
         return timing.name
     return f"{timing.name}, {_short(timing.model)}, {timing.size} px"
@@ -253,7 +253,7 @@ def _spread(values: Sequence[float], unit: str, form: str) -> dict[str, str]:
 
 
 def _grid(rows: Sequence[Mapping[str, str]]) -> str:
-    """Make a Markdown table that is easy to read as text too, without the columns that are empty."""
+    """Format rows as an aligned Markdown table without empty columns."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) for row in rows)]
     cells = [[row.get(name, "") for name in columns] for row in rows]
@@ -261,7 +261,7 @@ def _grid(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _short(model: str) -> str:
-    """A source without the folders above it."""
+    """The name of a source without its parent folders."""
     return Path(model).name if os.path.exists(model) else model
 
 

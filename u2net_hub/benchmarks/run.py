@@ -1,4 +1,4 @@
-"""Engines side by side on this machine: speed, memory and accuracy of the network, and folders of photos."""
+"""Measure speed, memory and accuracy of engines on this machine, and commands on folders of photos."""
 
 from __future__ import annotations
 
@@ -53,36 +53,36 @@ def benchmark_engines(
     command: str = "",
     on_message: Callable[[str], object] | None = None,
 ) -> Benchmark:
-    """Measure engines × precisions × sizes × batches, and the peers that are installed, on this machine.
+    """Measure engines × precisions × sizes × batches, and rembg if it is installed, on this machine.
 
-    Each configuration has a process of its own. Those of one network and size are opened and warmed up
-    together; then each in turn runs for about half a second, `rounds` times over, so that a noisy minute
-    falls on all alike. What cannot run is a row with its reason. The plain float32 forward comes along, and,
-    on a CPU at 320 px, rembg's session. OMP_NUM_THREADS is unset: every library uses the threads that it
-    chooses.
+    Each configuration has its own process. Those of one network and size are opened and warmed up together;
+    then each one in turn runs for about half a second, `rounds` times, so that a noisy minute affects all of
+    them alike. A configuration that cannot run gets a row with the reason. The plain float32 forward is
+    added, and, on a CPU at 320 px, rembg's session. OMP_NUM_THREADS is unset, so that each library chooses
+    its number of threads.
 
     Args:
-        models: sources of weights. An .xml that `export` made runs in OpenVINO alone, and one in int8 in
-            that precision alone.
-        engines: of `open_engine`; "torch compile" is torch with `compile=True`.
-        precisions: of `open_engine`.
-        sizes: of the network's input, in pixels.
-        batches: images that the network sees at once.
-        device: of `open_engine`.
-        data: a data set, to put accuracy beside speed.
-        photos: a folder of photos: `u2net cutout` and `rembg p` on it from start to end, and their `--help`.
-            Ours sees the photos at 320 px, as rembg does, and at the weights' own size, if it is another.
-        peer_python: the Python that has rembg; None: U2NET_PEER_PYTHON in the environment, else this one.
-        rounds: turns of each configuration.
-        folder_rounds: runs of each command.
-        command: for the record.
-        on_message: A function that is called with a line of text at each step.
+        models: Sources of weights. An .xml file that `export` made runs only in OpenVINO, and an int8 file
+            only in int8.
+        engines: Engines of `open_engine`; "torch compile" is torch with `compile=True`.
+        precisions: Precisions of `open_engine`.
+        sizes: The heights and widths of the network's input, in pixels.
+        batches: The numbers of images that the network sees at once.
+        device: The device, as in `open_engine`.
+        data: A data set for measuring accuracy too.
+        photos: A folder of photos, for measuring `u2net cutout` and `rembg p` from start to end, and their
+            `--help`. Ours runs at 320 px, as rembg does, and at the weights' own size if that differs.
+        peer_python: The Python that has rembg; None: U2NET_PEER_PYTHON in the environment, else this one.
+        rounds: The number of turns of each configuration.
+        folder_rounds: The number of runs of each command.
+        command: The command line, for the record.
+        on_message: A function to call with a line of text at each step.
 
     Raises:
-        ValueError: an engine or a precision is unknown, a number is below 1, a source cannot be read, or
+        ValueError: An engine or a precision is unknown, a number is below 1, a source cannot be read, or
             there is no photo in the folder.
-        FileNotFoundError: a source, a folder or the other Python is not there.
-        RuntimeError: the device is not there.
+        FileNotFoundError: A source, a folder or the other Python does not exist.
+        RuntimeError: The device is not available.
     """
     check_request(engines, ENGINES, "engine")
     check_request(precisions, get_args(Precision), "precision")
@@ -90,7 +90,7 @@ def benchmark_engines(
         if not numbers or min(numbers) < 1:
             raise ValueError(f"{name} is {list(numbers)}, expected whole numbers from 1")
     if data is not None and not Path(data).exists():
-        raise FileNotFoundError(f"{data} is not there, expected a data set")
+        raise FileNotFoundError(f"{data} does not exist, expected a data set")
     n_photos = 0 if photos is None else count_photos(Path(photos))
     if device == "auto":
         from ..engines import find_device
@@ -117,7 +117,7 @@ def benchmark_engines(
 
 
 def _rembg_environment(onnx: Path) -> dict[str, str]:
-    """What makes rembg take our file: weights come from its home only, and older ones compare checksums."""
+    """Environment variables that make rembg load our file: its home, and no check of the hash."""
     return {"U2NET_HOME": str(onnx.parent), "MODEL_CHECKSUM_DISABLED": "1"}
 
 
@@ -125,7 +125,7 @@ def _rembg_environment(onnx: Path) -> dict[str, str]:
 
 
 class _Process:
-    """A process of `bench_process`, and what is known of its configuration so far."""
+    """A process that runs `worker`, and the measurements of its configuration so far."""
 
     def __init__(self, setup: Setup, onnx: Path | None, peer: Path | None, data: str | Path | None) -> None:
         self.timing = Timing(setup)
@@ -137,7 +137,7 @@ class _Process:
             if onnx is None or peer is None:
                 self.timing = replace(self.timing, error="the weights could not be exported for rembg")
                 return
-            # -I: without this package's folder on the path, whose modules would hide others of their names
+            # -I keeps this package's folder off the path, where its modules would shadow others
             command = [str(peer), "-I", worker.__file__]
             more = _rembg_environment(onnx)
             given["onnx"] = str(onnx)
@@ -153,7 +153,7 @@ class _Process:
         self.ask("open", setup=given)
 
     def ask(self, do: str, **more: object) -> dict[str, Any]:
-        """The answer to a command; empty once the process has failed, whose row then has the reason."""
+        """Send a command and return the answer; {} after a failure, which the timing records."""
         process = self._process
         if process is None:
             return {}
@@ -173,6 +173,7 @@ class _Process:
         return answer
 
     def close(self) -> None:
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -194,7 +195,7 @@ def _measure(
     rounds: int,
     say: Callable[[str], object],
 ) -> list[Timing]:
-    """Each configuration measured, those of one network and size by turns; in the order given."""
+    """Measure all configurations, those of one network and size in turns; the order is kept."""
     groups: dict[tuple[str, int], list[Setup]] = {}
     for setup in setups:
         groups.setdefault((setup.network, setup.size), []).append(setup)
@@ -214,7 +215,7 @@ def _measure(
 
 
 def _take_turns(processes: Sequence[_Process], rounds: int, say: Callable[[str], object]) -> None:
-    """There and back by turns, so that no configuration always follows the same one."""
+    """Measure forwards and backwards in turns, so that no configuration always follows the same one."""
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for process in processes if i % 2 == 0 else reversed(processes):
@@ -223,7 +224,7 @@ def _take_turns(processes: Sequence[_Process], rounds: int, say: Callable[[str],
 
 
 def _finish(processes: Sequence[_Process], scores: bool, say: Callable[[str], object]) -> None:
-    """Memory, ceilings and scores; the scores once for all batches of a configuration."""
+    """Measure memory, limits and scores; the scores only once for all batch sizes of a configuration."""
     scored: dict[Setup, Mapping[str, float]] = {}
     for process in processes:
         memory, ceilings = process.ask("memory"), process.ask("ceilings")
@@ -240,7 +241,7 @@ def _finish(processes: Sequence[_Process], scores: bool, say: Callable[[str], ob
 
 
 def _counted(timing: Timing, config: U2NetConfig) -> Timing:
-    """With the multiply-accumulates and bytes of its network."""
+    """Add the multiply-accumulates and bytes of the network to a timing."""
     setup = timing.setup
     costs = layer_costs(config, (setup.size, setup.size))
     macs, moved = total(costs, setup.batch, bytes_per_number=BYTES[setup.precision])

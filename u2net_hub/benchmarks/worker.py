@@ -1,9 +1,9 @@
-"""One process of the benchmark: it opens one engine, and runs, scores and measures it when it is told to.
+"""One process of a benchmark, which opens one engine and then runs, scores and measures it on request.
 
-Or it runs a command: from a small process, for the peak of a new process counts that of the one before it.
+It also runs commands, in a small helper process, because a child inherits its parent's peak RSS.
 
-Each line of standard input is a command, each line of standard output its answer, both JSON. The file also
-runs by itself under another Python, that of a peer, which knows nothing of this package.
+Each line of standard input is a request, each line of standard output its answer, both in JSON. The file also
+runs alone under the Python that has rembg, where this package is not installed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 _TURN = 0.4
-"""One turn takes at least this long, in seconds, or the most runs."""
+"""One turn ends after this time in seconds, or after the largest number of runs."""
 _MOST_RUNS = 200
 _SIDE = 8192
-"""Of the matrices whose product tells what a GPU can calculate."""
+"""The side of the square matrices whose product measures the arithmetic of a GPU."""
 
 
 class Runner:
-    """What is measured, opened and warm.
+    """An engine that is opened, warmed up and measured.
 
     Args:
-        setup: fields of `bench_results.Setup`; "onnx", the path of the weights for a peer; "data", the
-            data set to score on.
+        setup: The fields of `results.Setup`, "onnx" (the path of the weights for rembg) and "data" (the data
+            set to score on).
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Runner:
         return lambda: engine.maps(on_device)
 
     def _time(self) -> float:
-        """Seconds of one run."""
+        """Measure one run in seconds."""
         if self._device.startswith("cuda"):
             import torch
 
@@ -86,16 +86,16 @@ class Runner:
         return time.perf_counter() - begin
 
     def turn(self) -> dict[str, object]:
-        """Some runs one after the other: seconds of each."""
+        """Measure some runs one after the other, in seconds."""
         if self._expected < _TURN:
-            self._time()  # the others had the caches meanwhile, and their threads may still be spinning
+            self._time()  # other processes used the caches, and their threads may still be spinning
         times: list[float] = []
         while sum(times) < _TURN and len(times) < _MOST_RUNS:
             times.append(self._time())
         return {"times": times}
 
     def memory(self) -> dict[str, object]:
-        """Peaks so far in MB: resident set of the process, and what torch took of a GPU."""
+        """The peaks so far in MB: of the process's resident set, and of torch's allocations on a GPU."""
         found: dict[str, object] = {"peak_mb": peak_mb()}
         if self._device.startswith("cuda"):
             import torch
@@ -104,9 +104,9 @@ class Runner:
         return found
 
     def ceilings(self) -> dict[str, object]:
-        """What the GPU can do at most, measured: bytes per second of a copy, MACs per second of a product.
+        """Measure the limits of the GPU: bytes per second of a copy, MACs per second of a matrix product.
 
-        The product is in the network's precision; in float32 with TF32, if convolutions may use it.
+        The product has the network's precision; in float32 it uses TF32 if convolutions may use it.
         """
         if not self._device.startswith("cuda"):
             return {}
@@ -125,12 +125,12 @@ class Runner:
         return {"bytes_per_second": bandwidth, "macs_per_second": macs}
 
     def score(self) -> dict[str, object]:
-        """Scores on the data set, at the size that is measured."""
+        """Score the engine on the data set, at the measured size."""
         from ..evaluation import evaluate
         from ..inference import SaliencyPipeline
 
         engine, setup = self._engine, self._setup
-        assert engine is not None  # peers are not asked
+        assert engine is not None  # rembg is not scored
         name: EngineName = "torch" if setup["engine"].startswith("torch") else setup["engine"]
         pipeline = SaliencyPipeline(
             setup["model"], engine=name, device=engine.device, precision=engine.precision
@@ -157,7 +157,7 @@ def _open_engine(setup: dict[str, Any]) -> Engine:
 
 
 class PlainTorch:
-    """The official architecture as it is trained: eager, float32, batch norm not folded; an `Engine`."""
+    """An `Engine` of the official architecture in eager mode, float32, without folding batch norm."""
 
     name = "torch plain"
 
@@ -178,7 +178,7 @@ class PlainTorch:
         return tuple(y.cpu().numpy() for y in (maps if side_outputs else maps[:1]))
 
     def maps(self, x: Any) -> tuple[Any, ...]:
-        """The maps of a batch on the device; all seven, as the official forward makes them."""
+        """All seven maps of a batch that is on the device, as the official forward makes them."""
         import torch
 
         with torch.no_grad():
@@ -186,19 +186,19 @@ class PlainTorch:
 
 
 def peak_mb() -> float | None:
-    """The largest resident set that this process has had, in MB; None where that is not known."""
+    """The peak resident set of this process in MB; None if unknown."""
     try:
-        # not getrusage: its peak is also that of the process before, from which this one was made
+        # not getrusage: its peak includes the peak of the parent process
         with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith("VmHWM"))
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return _rusage_mb(children=False)
 
 
 def run_command(words: list[str]) -> dict[str, object]:
-    """Run a command to its end: seconds, exit status, peak in MB, and the last line that it wrote.
+    """Run a command; returns its seconds, exit status, peak RSS in MB and last line of output.
 
-    The peak is the largest of all commands that this process has run, so it has to be a fresh one.
+    The peak is the largest of all commands that this process has run, so each command needs a new process.
     """
     with tempfile.TemporaryFile() as said:
         begin = time.perf_counter()
@@ -221,9 +221,9 @@ def _rusage_mb(*, children: bool) -> float | None:
 
 
 def serve() -> None:
-    """Answer commands until standard input ends. What cannot run answers with its reason."""
+    """Answer requests until standard input ends; the answer to a failed request is the reason."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print belongs to standard error
+    os.dup2(2, 1)  # send the output of libraries to standard error
     runner: Runner | None = None
     for line in sys.stdin:
         command = json.loads(line)

@@ -282,7 +282,7 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
 
     Args:
         config: The config of the network.
-        state: Its tensors by official key.
+        state: Its tensors by official key; those of a fused network have no batch norm.
 
     Returns:
         Every convolution in official order, by its official name, e.g. "stage1.rebnconvin" or "side1".
@@ -290,7 +290,7 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
     folded = {}
     for conv in convolutions(config).values():
         weight, bias = (np.asarray(state[f"{conv.key}.{name}"], np.float64) for name in ("weight", "bias"))
-        if conv.norm is not None:
+        if conv.norm is not None and f"{conv.norm}.weight" in state:
             gamma, beta, mean, var = (np.asarray(state[f"{conv.norm}.{name}"], np.float64) for name in NORM)
             scale = gamma / np.sqrt(var + BN_EPS)
             weight, bias = weight * scale[:, None, None, None], (bias - mean) * scale + beta

@@ -1,4 +1,4 @@
-"""Networks as files for other runtimes: ONNX and OpenVINO, checked against torch before they are written."""
+"""Export networks as ONNX or OpenVINO files, which are compared with torch before they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..hub import Source, load_network, resolve
 from .graph_files import import_runtime
 from .onnx_builder import OPSET, SMALLEST, build_graph
 from .open import open_engine
-from .precision import Precision, sensitive_convolutions
+from .precision import Precision, float32_state, sensitive_convolutions
 
 if TYPE_CHECKING:
     from ..model import U2Net
@@ -30,7 +30,10 @@ ExportFormat: TypeAlias = Literal["onnx", "openvino"]
 _SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 TOLERANCE = 1e-3
-"""Of a map in [0, 1], anywhere: float32 in another order stays a tenth of it below."""
+"""The largest difference allowed in any pixel of a map in [0, 1].
+
+Another order of float32 operations causes at most a tenth of it.
+"""
 _ODD_SIZE = (SMALLEST + 14, SMALLEST + 60)
 
 
@@ -46,29 +49,29 @@ def export(
 ) -> Path:
     """Write a network as a file that runs without this library and without torch.
 
-    Its input is "input", float32 (batch, channels, height, width) as `image.preprocess` makes it, of any
-    batch and any size from 33 px; its outputs are "saliency" and, on request, "side1" … "side6", each float32
-    (batch, out, height, width) after the sigmoid or softmax. Names, preprocessing, config and the smallest
-    size are in its metadata. Nothing is written unless its maps are those of torch to 1e-3, at two sizes
-    and two sizes of batch.
+    The file's input is "input", float32 (batch, channels, height, width) as `imaging.preprocess` makes it, of
+    any batch size and any size from 33 px. Its outputs are "saliency" and, on request, "side1" … "side6",
+    each float32 (batch, out, height, width) after the sigmoid or softmax. Its metadata holds the names, the
+    preprocessing, the config and the smallest size. The file is written only if its maps differ from torch's
+    by at most 1e-3, at two sizes and two batch sizes.
 
     Args:
-        source: a U2Net, or what `U2Net.from_pretrained` takes.
-        out: the file: .onnx, or .xml, beside which a .bin comes to lie.
-        format: "onnx" or "openvino"; None: by the suffix.
-        side_outputs: the six side outputs too.
-        precision: "exact", float32, which OpenVINO can run as "fast" as well; "int8", for OpenVINO,
-            calibrated on photos. Its maps are told apart from torch's in the log, not held to 1e-3.
-        data: for "int8": a folder of photos, or a data set, like those that will be asked about.
-        overwrite: whether a file that is there may be replaced.
+        source: A U2Net, or what `U2Net.from_pretrained` takes.
+        out: The file to write: .onnx, or .xml, which gets a .bin file beside it.
+        format: "onnx" or "openvino"; None: by the suffix of `out`.
+        side_outputs: Whether the file also has the six side outputs.
+        precision: "exact", float32, which OpenVINO can run as "fast" too; "int8", for OpenVINO, calibrated
+            on photos. The difference of int8 maps from torch's is logged and has no limit.
+        data: For "int8", a folder of photos or a data set that is like the photos of later use.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        FileExistsError: it is there.
-        ValueError: suffix, format and precision do not go together, the source is unknown, or the file's maps
-            are not the network's.
+        FileExistsError: The file exists.
+        ValueError: Suffix, format and precision do not go together, the source is unknown, or the file's
+            maps differ from the network's.
         ImportError: onnx, onnxruntime, openvino or nncf is not installed.
     """
     out = Path(out)
@@ -78,8 +81,7 @@ def export(
         if not overwrite and out.with_name(name).exists():
             raise FileExistsError(f"{out.with_name(name)} is there; choose another name or overwrite it")
     network = _load(source)
-    state = {key: value.detach().cpu().float().numpy() for key, value in network.state_dict().items()}
-    convs = fold(network.config, state)
+    convs = fold(network.config, float32_state(network))
     said = {"float32": json.dumps(sensitive_convolutions(convs)), "opset": str(OPSET)}
     graph = build_graph(network.config, convs, side_outputs=side_outputs, metadata=said).SerializeToString()
     import_runtime("onnxruntime" if format == "onnx" else "openvino", format)
@@ -91,7 +93,7 @@ def export(
             _write_openvino(network, graph, made, precision, data)
         check_exported(network, made, precision, side_outputs=side_outputs)
         out.parent.mkdir(parents=True, exist_ok=True)
-        # the graph last: it is what a reader looks for
+        # the graph comes last, because readers look for it
         write_files(out.parent, {name: made.with_name(name).read_bytes() for name in reversed(names)})
     return out
 
@@ -99,16 +101,16 @@ def export(
 def check_exported(
     network: U2Net, path: Path, precision: Precision = "exact", *, side_outputs: bool = False
 ) -> float:
-    """The largest difference between the maps of a file and those of the network in torch.
+    """Compare the maps of a file with those of the network in torch; returns the largest difference.
 
     Args:
-        network: what the file was made of.
-        path: the file.
-        precision: for "int8", any difference but NaN passes.
-        side_outputs: whether the file has them.
+        network: The network that was exported.
+        path: The exported file.
+        precision: The precision of the file; for "int8" any difference except NaN is accepted.
+        side_outputs: Whether the file has side outputs.
 
     Raises:
-        ValueError: they differ by more than 1e-3 somewhere.
+        ValueError: The maps differ by more than 1e-3 in some pixel.
     """
     engine = open_engine(
         path, engine="onnxruntime" if path.suffix == ".onnx" else "openvino", precision=precision
@@ -141,7 +143,7 @@ def check_exported(
 def _check_request(
     out: Path, format: ExportFormat | None, precision: Precision, data: str | Path | None
 ) -> ExportFormat:
-    """The format; raises as `export` does."""
+    """The format of a request; raises as `export` does if the request is invalid."""
     if format is not None and format not in get_args(ExportFormat):
         raise ValueError(f"unknown format {format!r}, expected one of {list(get_args(ExportFormat))}")
     by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
@@ -185,7 +187,7 @@ def _write_openvino(
 
 
 def _scenes(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A disc before a ground, each of its colour: networks see an object in it, in noise they see nothing."""
+    """Inputs that show a disc on a ground of another colour: in noise, networks would find no object."""
     _, channels, height, width = shape
     y, x = np.mgrid[:height, :width]
     scenes = rng.normal(0, 0.1, shape)

@@ -1,4 +1,4 @@
-"""Graphs built from weights, kept in the user's cache folder by the weights' SHA-256."""
+"""Graphs built from weights, kept in the user's cache folder under the weights' SHA-256."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..atomic import content_hash, write_files
-from ..checkpoints import check_shapes, fold
+from ..checkpoints import check_shapes, fold, metadata_config
 from ..config import U2NetConfig
 from ..hub import Source
-from .graph_files import config_inside, read_metadata
+from .graph_files import outputs_inside, read_metadata
 from .onnx_builder import SMALLEST, build_graph, output_names
-from .precision import sensitive_convolutions
+from .precision import float32_state, sensitive_convolutions
 from .protocol import Engine
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 KEPT = 4
-"""So many input sizes stay compiled."""
+"""The number of input sizes that an engine keeps compiled."""
 
 
 def cache_folder() -> Path:
-    """Where built graphs are kept: U2NET_CACHE, else the user's cache folder."""
+    """The folder for built graphs: U2NET_CACHE if it is set, else a folder in the user's cache."""
     if os.environ.get("U2NET_CACHE"):
         return Path(os.environ["U2NET_CACHE"])
     if sys.platform == "win32":
@@ -49,20 +49,30 @@ def cache_folder() -> Path:
 
 
 class _KeptGraph(NamedTuple):
+    """A graph that a runtime can open."""
+
     config: U2NetConfig
     content: bytes
-    """ONNX."""
+    """The content of an ONNX file."""
     outputs: list[str]
+    """The names of the outputs, the fused map first."""
+    path: Path | None
+    """The file that `export` made; None if the graph was built from weights."""
 
 
 def kept_graph(source: U2Net | Source) -> _KeptGraph:
-    """The graph of a network, with all its outputs; of a file of weights it is kept for the next time."""
+    """The graph of a network with all its outputs.
+
+    A graph that is built from a file of weights is kept in the cache folder for the next time.
+    """
     if not isinstance(source, Source):
-        state = {key: value.detach().cpu().numpy() for key, value in source.state_dict().items()}
-        return _KeptGraph(source.config, _build(source.config, state), output_names(source.config))
-    if source.format == "onnx" and (inside := config_inside(source.weights_path)) is not None:
-        outputs = json.loads(read_metadata(source.weights_path)["outputs"])
-        return _KeptGraph(inside, source.weights_path.read_bytes(), outputs)
+        built = _build(source.config, float32_state(source))
+        return _KeptGraph(source.config, built, output_names(source.config), None)
+    if source.format == "onnx":
+        metadata = read_metadata(source.weights_path)
+        if (inside := metadata_config(metadata, source.weights_path)) is not None:
+            path = source.weights_path
+            return _KeptGraph(inside, path.read_bytes(), outputs_inside(metadata, path), path)
     config, read = _tensors(source)
     identity = f"{source.sha256} {config.to_json()} {__version__}"
     kept = cache_folder() / f"{content_hash(identity.encode())}.onnx"
@@ -72,8 +82,8 @@ def kept_graph(source: U2Net | Source) -> _KeptGraph:
         try:
             write_files(kept.parent, {kept.name: graph, f"{kept.name}.sha256": content_hash(graph).encode()})
         except OSError as e:
-            logger.info("the graph is not kept for the next time: %s", e)
-    return _KeptGraph(config, graph, output_names(config))
+            logger.info("the graph could not be kept for the next time: %s", e)
+    return _KeptGraph(config, graph, output_names(config), None)
 
 
 def _build(config: U2NetConfig, state: dict[str, NDArray[Any]]) -> bytes:
@@ -84,7 +94,7 @@ def _build(config: U2NetConfig, state: dict[str, NDArray[Any]]) -> bytes:
 
 
 def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArray[Any]]]]:
-    """The config of a file of weights, and what reads its tensors; without torch, where that can be had."""
+    """The config of a file of weights, and a function that reads its tensors, without torch if possible."""
     from safetensors import SafetensorError, safe_open
 
     if source.format == "safetensors":
@@ -98,7 +108,7 @@ def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArra
                 config = check_shapes(source.weights_path, shapes, source.config())
                 return config, lambda: load_file(source.weights_path)
         except (SafetensorError, ValueError):
-            pass  # the reader below says what is wrong with it
+            pass  # the reader below reports the damage
     from ..hub import load_network
     from ..model import U2Net
 
@@ -107,7 +117,7 @@ def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArra
 
 
 def _read_kept(path: Path) -> bytes | None:
-    """A graph that was kept, if it is as it was written."""
+    """The content of a kept graph; None if it is missing or differs from what was written."""
     try:
         graph = path.read_bytes()
         said = path.with_name(f"{path.name}.sha256").read_bytes()
@@ -116,15 +126,17 @@ def _read_kept(path: Path) -> bytes | None:
     return graph if said == content_hash(graph).encode() else None
 
 
-def wanted(names: list[str], side_outputs: bool) -> list[str]:
+def choose_outputs(names: list[str], side_outputs: bool) -> list[str]:
+    """The names of the outputs to calculate: all of a graph's outputs, or the first one only."""
     if not side_outputs:
         return names[:1]
     if len(names) == 1:
-        raise ValueError("this file was exported without side outputs; export it with --all-outputs")
+        raise ValueError("this file was exported without side outputs; export it again with --all-outputs")
     return names
 
 
 def check_size(engine: Engine) -> None:
+    """Raise a ValueError if the network's input is too small for a graph."""
     if min(engine.config.input_size) < SMALLEST:
         height, width = engine.config.input_size
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What runs the network: one callable, batch of preprocessed images in, maps out."""
+"""Choose and open the engine for a network or for a source of weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Fastest first, on a CPU; `u2net bench` tells
+# The engines from the fastest to the slowest on a CPU, as `u2net bench` measured them
 _RANKED: dict[Precision, tuple[EngineName, ...]] = {
     "exact": ("openvino", "onnxruntime", "torch"),
     "fast": ("openvino", "torch", "onnxruntime"),
@@ -38,24 +38,23 @@ def open_engine(
     precision: Precision = "exact",
     compile: bool = False,
 ) -> Engine:
-    """The engine for a network or for a source of weights.
+    """Open the engine for a network or for a source of weights.
 
     Args:
-        source: a U2Net, what `U2Net.from_pretrained` takes, or a file that `export` made. On a CPU a
+        source: A U2Net, what `U2Net.from_pretrained` takes, or a file that `export` made. On a CPU a
             .safetensors or an exported file runs in ONNX Runtime and OpenVINO without importing torch.
-        engine: `"torch"`, `"onnxruntime"`, `"openvino"`; `"auto"` takes the fastest that is installed.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`, or `"auto"` for the best there is. OpenVINO also
-            knows its own, e.g. `"GPU"` for Intel's.
-        precision: `"exact"`, float32; `"fast"`, 16 bit where the hardware has it, with the layers that need
-            it in float32; `"int8"`, of a file that was exported so.
-        compile: have torch compile the network at the first call of each batch size: a minute or more on a
-            CPU, worth it for long runs of one size.
+        engine: "torch", "onnxruntime", "openvino", or "auto" for the fastest that is installed.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available, in any case.
+            OpenVINO also knows its own names, e.g. "GPU" for Intel's.
+        precision: "exact", float32; "fast", 16-bit if the hardware has it, except in layers that need
+            float32; "int8", for a file that was exported with that precision.
+        compile: Whether torch compiles the network at the first call with each batch size. That takes a
+            minute or more on a CPU, and is worth it for long runs of one size.
 
     Raises:
-        ValueError: an unknown engine, device or precision, one that the engine or the source does not have,
-            or an unknown source.
-        ImportError: the engine is not installed.
-        RuntimeError: the device is not there.
+        ValueError: The engine, device, precision or source is unknown, or they do not go together.
+        ImportError: The engine is not installed.
+        RuntimeError: The device is not available.
     """
     if engine not in get_args(EngineName):
         raise ValueError(f"unknown engine {engine!r}, expected one of {list(get_args(EngineName))}")
@@ -69,7 +68,7 @@ def open_engine(
             "precision 'int8' is for a file that was calibrated: "
             "u2net export --model SOURCE --format openvino --precision int8 --data FOLDER --out FILE.xml"
         )
-    chosen = _choose(engine, device, precision, exported, _is_too_small(source))
+    chosen = _choose(engine, str(device).lower(), precision, exported, _is_too_small(source))
     if compile and chosen != "torch":
         raise ValueError(f"compile=True is for engine 'torch', and the engine is {chosen!r}")
     opened: Engine
@@ -90,7 +89,7 @@ def open_engine(
 
 
 def _is_exported(source: Source) -> bool:
-    """Whether the file is a graph with our config in it; other .onnx files are read for their weights."""
+    """Whether `export` made the file; only the weights are read from other .onnx files."""
     if source.format == "xml":
         return True
     if source.format != "onnx":
@@ -110,7 +109,7 @@ def _load(source: Source) -> U2Net:
 def _choose(
     engine: EngineName, device: str, precision: Precision, exported: Source | None, too_small: bool
 ) -> EngineName:
-    """The engine to use: the one asked for if it can run the source, else the fastest that can."""
+    """The engine to use: the requested one if it can run the source; for "auto" the fastest that can."""
     able: tuple[EngineName, ...] = _RANKED[precision]
     if exported is not None:
         able = ("openvino",) if exported.format == "xml" else ("onnxruntime", "openvino", "torch")
@@ -125,7 +124,9 @@ def _choose(
                 f"{exported.name if exported else 'this source'}, expected one of {list(able)}"
             )
         return engine
-    if "torch" in able and (too_small or device not in ("auto", "cpu") or (device == "auto" and _has_gpu())):
+    if "torch" in able and (
+        too_small or device not in ("auto", "cpu", "cpu:0") or (device == "auto" and _has_gpu())
+    ):
         return "torch"
     for name in able:
         if name == "torch" or _is_installed(name, exported is None):
@@ -137,18 +138,18 @@ def _choose(
 
 
 def _is_installed(name: EngineName, builds: bool) -> bool:
-    """Whether the engine can be imported, and onnx, where a graph has to be built for it."""
+    """Whether the engine is installed, and also onnx if a graph has to be built."""
     return find_spec(name) is not None and (not builds or find_spec("onnx") is not None)
 
 
 def _is_too_small(source: U2Net | Source) -> bool:
-    """Whether the network's input is one that graphs are not made for."""
+    """Whether the network's input is too small for a graph."""
     config = source.config() if isinstance(source, Source) else source.config
     return config is not None and min(config.input_size) < SMALLEST
 
 
 def _has_gpu() -> bool:
-    """Whether torch has one; torch is asked only where there may be one."""
+    """Whether torch has a GPU; torch is imported only if the machine may have one."""
     maybe = sys.platform == "darwin" or os.path.exists("/proc/driver/nvidia") or shutil.which("nvidia-smi")
     if not maybe:
         return False

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..config import U2NetConfig
 from ..hub import Source
-from .graph_cache import KEPT, Float32, check_size, kept_graph, wanted
-from .graph_files import import_runtime
+from .graph_cache import KEPT, Float32, check_size, choose_outputs, kept_graph
+from .graph_files import import_runtime, one_line, outputs_inside, refused_graph
 from .onnx_builder import INPUT_NAME, SMALLEST
 from .openvino_precision import METADATA, keep_in_float32
 from .precision import Precision
@@ -32,15 +32,16 @@ class OpenVinoEngine:
     """The network in OpenVINO.
 
     Args:
-        source: a network, weights, or an .onnx or .xml file that `export` made.
-        device: "cpu", OpenVINO's own names, e.g. "GPU" for Intel's, or "auto" for the CPU.
-        precision: "exact", float32; "fast", bfloat16 where the CPU has it, with the layers that need it in
-            float32; "int8", of a file that was exported so.
+        source: A network, weights, or an .onnx or .xml file that `export` made.
+        device: "cpu", one of OpenVINO's names, e.g. "GPU" for Intel's, or "auto" for the CPU, in any case.
+        precision: "exact", float32; "fast", bfloat16 on CPUs that have it (float16 on other devices), except
+            in layers that need float32; "int8", for a file that was exported with that precision.
 
     Raises:
         ImportError: openvino or onnx is not installed.
-        RuntimeError: OpenVINO does not know the device.
-        ValueError: the file is not of the family, or the network's input is too small for this engine.
+        RuntimeError: OpenVINO does not have the device here.
+        ValueError: The file is not of the U²-Net family, it has another precision, or the network's input
+            is too small for this engine.
     """
 
     name = "openvino"
@@ -48,46 +49,45 @@ class OpenVinoEngine:
     def __init__(self, source: U2Net | Source, device: str = "auto", precision: Precision = "exact") -> None:
         ov = import_runtime("openvino", "openvino")
         self._core = ov.Core()
-        self.device = "cpu" if device == "auto" else device
-        if self.device.upper().partition(".")[0] not in (
-            d.partition(".")[0] for d in self._core.available_devices
-        ):
-            raise RuntimeError(
-                f"device {device!r} was asked for, but OpenVINO has {self._core.available_devices} here"
-            )
+        self.device = _find_device(device, self._core.available_devices)
         self.precision: Precision = precision
-        if precision == "fast" and "BF16" not in self._capabilities() and self.device == "cpu":
-            logger.warning("this CPU has no bfloat16 arithmetic: running in float32")
+        if precision == "fast" and self.device == "cpu" and "BF16" not in self._capabilities():
+            logger.warning("this CPU has no bfloat16 arithmetic, so the network runs in float32")
             self.precision = "exact"
-        self._hint = "bf16" if self.precision == "fast" and self.device == "cpu" else "f32"
-        if self.precision == "fast" and self.device != "cpu":
-            self._hint = "f16"
+        low = "bf16" if self.device == "cpu" else "f16"
+        self._hint = low if self.precision == "fast" else "f32"
+        self._path: Path | None = None
+        """The exported file, for messages; None for a graph that was built from weights."""
         if isinstance(source, Source) and source.format == "xml":
-            self._model = read_openvino(self._core, source.weights_path)
-            self.config = U2NetConfig.from_dict(json.loads(self._said("config")))
-            self._outputs = json.loads(self._said("outputs"))
+            self._path = source.weights_path
+            self._model = read_openvino(self._core, self._path)
+            self.config = U2NetConfig.from_dict(json.loads(self._metadata("config")))
+            self._outputs = outputs_inside({"outputs": self._metadata("outputs", "")}, self._path)
         else:
-            self.config, graph, self._outputs = kept_graph(source)
-            self._model = self._core.read_model(graph)
+            self.config, graph, self._outputs, self._path = kept_graph(source)
+            try:
+                self._model = self._core.read_model(graph)
+            except RuntimeError as e:
+                raise refused_graph(self._path, "OpenVINO", e) from e
         is_quantised = any(op.get_type_name() == "FakeQuantize" for op in self._model.get_ops())
         if is_quantised != (precision == "int8"):
             found = "int8" if is_quantised else "exact or fast"
-            raise ValueError(f"precision {precision!r} was asked for, and the file is for {found}")
+            raise ValueError(f"precision {precision!r} was asked for, but the file is for {found}")
         if self._hint != "f32":
-            kept = json.loads(self._said("float32"))
+            kept = json.loads(self._metadata("float32", "[]"))
             self._model = keep_in_float32(self._core, self._model, kept) if kept else self._model
         check_size(self)
         self._compiled: dict[tuple[int, int, str], list[openvino.InferRequest]] = {}
         self._lock = Lock()
 
     def __call__(self, batch: Float32, *, side_outputs: bool = False) -> tuple[Float32, ...]:
-        names = wanted(self._outputs, side_outputs)
+        names = choose_outputs(self._outputs, side_outputs)
         height, width = batch.shape[2:]
         maps = [np.empty((len(batch), self.config.out_channels, height, width), np.float32) for _ in names]
-        with self._lock:  # a request is one caller's at a time
+        with self._lock:  # only one caller at a time may use the requests
             requests = self._compile(height, width, "LATENCY" if len(batch) == 1 else "THROUGHPUT")
-            # Each photo goes to the request that has waited longest. No callbacks: a thread of OpenVINO that
-            # wants the interpreter's lock, while the interpreter ends that thread, waits for ever.
+            # Each photo goes to the request that was started longest ago. Callbacks are not used: at
+            # interpreter shutdown, an OpenVINO thread that waits for the GIL deadlocks.
             for i in range(len(batch) + len(requests)):
                 request, done = requests[i % len(requests)], i - len(requests)
                 if 0 <= done < len(batch):
@@ -98,16 +98,24 @@ class OpenVinoEngine:
                     request.start_async({INPUT_NAME: batch[i : i + 1]})
         return tuple(maps)
 
-    def _said(self, key: str) -> str:
+    def _metadata(self, key: str, default: str | None = None) -> str:
         """An entry of the graph's metadata."""
+        if default is not None and not self._model.has_rt_info([METADATA, key]):
+            return default
         return str(self._model.get_rt_info([METADATA, key]).value)
 
     def _capabilities(self) -> list[str]:
-        device = self.device.upper()
-        return list(self._core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
+        """OpenVINO's names for the arithmetic that the device has, e.g. "BF16"."""
+        return list(self._core.get_property(self.device.upper(), "OPTIMIZATION_CAPABILITIES"))
 
     def _compile(self, height: int, width: int, goal: str) -> list[openvino.InferRequest]:
-        """Requests for photos of one size: one at a time is "LATENCY", several together are "THROUGHPUT"."""
+        """The requests for photos of one size, which are compiled on first use.
+
+        Args:
+            height: The height of the input in pixels.
+            width: The width of the input in pixels.
+            goal: "LATENCY" for one photo at a time, "THROUGHPUT" for several together.
+        """
         key = (height, width, goal)
         if key not in self._compiled:
             if len(self._compiled) == KEPT:
@@ -121,30 +129,50 @@ class OpenVinoEngine:
             settings = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": goal}
             if self.device == "cpu":
                 settings["INFERENCE_NUM_THREADS"] = str(usable_cores())
-            compiled = self._core.compile_model(self._model, self.device.upper(), settings)
+            try:
+                compiled = self._core.compile_model(self._model, self.device.upper(), settings)
+            except RuntimeError as e:
+                raise RuntimeError(
+                    f"OpenVINO could not compile the network for {height} × {width} px on {self.device}: "
+                    f"{one_line(e)}; use another device or engine"
+                ) from e
             n = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if goal == "THROUGHPUT" else 1
             self._compiled[key] = [compiled.create_infer_request() for _ in range(n)]
         return self._compiled[key]
 
 
 def read_openvino(core: openvino.Core, path: Path) -> openvino.Model:
-    """The graph of an .xml that `export` made.
+    """Read the graph of an .xml file that `export` made.
 
     Raises:
-        ValueError: it is damaged, or not one of those.
+        ValueError: The file is damaged, or `export` did not make it.
     """
     try:
         model = core.read_model(path)
     except RuntimeError as e:
-        raise ValueError(f"{path} is no OpenVINO model that can be read: {e}") from e
+        raise ValueError(
+            f"{path} cannot be read as an OpenVINO model: {one_line(e)}; check that its .bin lies beside it, "
+            f"or export the weights again: u2net export --model SOURCE --out {path.name}"
+        ) from e
     if not model.has_rt_info([METADATA, "config"]):
         raise ValueError(
-            f"{path} is an OpenVINO model, but none of this library: it holds no config; export the weights "
-            "anew: u2net export --model SOURCE --format openvino --out FILE.xml"
+            f"{path} is an OpenVINO model that this library did not export: it holds no config; export the "
+            f"weights again: u2net export --model SOURCE --out {path.name}"
         )
     return model
 
 
+def _find_device(device: str, available: list[str]) -> str:
+    """The name of a device as the engine reports it: "cpu", or OpenVINO's own name, e.g. "GPU.1"."""
+    name = str(device).upper()
+    if name in ("AUTO", "CPU", "CPU.0", "CPU:0") and "CPU" in available:
+        return "cpu"
+    kinds = {each.partition(".")[0] for each in available}
+    if name == "CPU" or name not in {*available, *kinds, *(f"{kind}.0" for kind in kinds - {"CPU"})}:
+        raise RuntimeError(f"device {device!r} was asked for, but OpenVINO has {available} here")
+    return name
+
+
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

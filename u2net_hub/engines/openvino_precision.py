@@ -1,7 +1,7 @@
-"""Keeping chosen layers of an OpenVINO graph in float32 while the rest is calculated in bfloat16.
+"""Keep chosen layers of an OpenVINO graph in float32 while the others run in bfloat16.
 
-OpenVINO's CPU plugin leaves nodes alone that are marked as "precise", a mark that Python cannot set: it has
-to come with the file. So the graph goes through a file, and the marks are written into it.
+OpenVINO's CPU plugin keeps nodes in float32 that are marked as "precise". Python cannot set this mark on a
+graph in memory, so the graph is written to a file, and the marks are added to the file.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 METADATA = "framework"
-"""Where OpenVINO puts the metadata of an ONNX file, and keeps it in an .xml."""
+"""The key under which OpenVINO keeps the metadata of an ONNX file."""
 WITHOUT_BIAS = "/WithoutBiases"
-"""What OpenVINO appends to the name of a convolution whose bias it makes a node of its own."""
+"""The suffix that OpenVINO gives to a convolution when it turns the bias into a separate node."""
 
 
 def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
-    """The graph with marks on convolutions and on all that carries their values on.
+    """Mark convolutions, and the nodes that pass their values on, to stay in float32; returns the graph.
 
     Args:
-        core: reads the marked graph.
-        model: changed in place.
-        names: official ones of the convolutions, e.g. "stage2d.rebnconv1d".
+        core: The OpenVINO core that reads the marked graph.
+        model: The graph, which is changed in place.
+        names: The official names of the convolutions, e.g. "stage2d.rebnconv1d".
     """
     _restate_resizes(model)
     with tempfile.TemporaryDirectory(prefix="u2net-") as folder:
@@ -40,7 +40,7 @@ def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
         _mark(graph, names)
         marked = ElementTree.tostring(graph)
         weights = path.with_suffix(".bin").read_bytes()
-    # read from memory: a graph of a file would need that file as long as it lives
+    # read from memory, because a graph that is read from a file needs the file as long as it is used
     from openvino import Tensor
 
     return core.read_model(marked, Tensor(np.frombuffer(weights, np.uint8)))
@@ -53,7 +53,7 @@ def _serialize(model: Model, path: Path) -> None:
 
 
 def _restate_resizes(model: Model) -> None:
-    """Interpolate in its older form: the plugin turns newer ones into it, and loses their marks."""
+    """Replace Interpolate by its older version, to which the plugin converts it and then loses the marks."""
     from openvino import opset13
     from openvino.utils.node_factory import NodeFactory
 
@@ -70,7 +70,7 @@ def _restate_resizes(model: Model) -> None:
 
 
 def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
-    """Mark the convolutions, and what is behind each up to the next ones, which read it in 16 bit."""
+    """Mark the convolutions and the nodes after each one, up to the next convolutions, which are 16-bit."""
     layers = {layer.get("id", ""): layer for layer in graph.iter("layer")}
     behind: dict[str, list[str]] = {number: [] for number in layers}
     for edge in graph.iter("edge"):

@@ -1,4 +1,4 @@
-"""How a network is calculated, and which of its convolutions 16-bit arithmetic would hurt."""
+"""The precisions an engine can have, and the convolutions that 16-bit arithmetic would damage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checkpoints import Folded, fold
 
@@ -14,26 +15,36 @@ if TYPE_CHECKING:
 
 
 Precision: TypeAlias = Literal["exact", "fast", "int8"]
-"""float32; 16 bit but for the layers that need more; 8 bit, calibrated, but for those."""
+"""exact: float32. fast: 16-bit, except layers that need float32. int8: calibrated 8-bit, same exceptions."""
 
 LARGE = 64.0
-"""A bias from which on bfloat16, in steps of 0.5 there, is coarser than what other channels hold."""
+"""Biases of at least this size lose too much in bfloat16, whose spacing is 0.5 at 64.
+
+The convolutions that have one stay in float32.
+"""
+
+
+def float32_state(network: U2Net) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a network of any dtype, on any device, as float32 arrays under the official keys."""
+    return {key: value.detach().cpu().float().numpy() for key, value in network.state_dict().items()}
 
 
 def sensitive_layers(network: U2Net) -> tuple[str, ...]:
-    """Official names of the convolutions to keep in float32, e.g. "stage2d.rebnconv1d".
+    """The official names of the convolutions that have to stay in float32, e.g. "stage2d.rebnconv1d".
 
     Args:
-        network: not fused.
+        network: A network, fused or not.
     """
-    state = {key: value.detach().cpu().float().numpy() for key, value in network.state_dict().items()}
-    return sensitive_convolutions(fold(network.config, state))
+    return sensitive_convolutions(fold(network.config, float32_state(network)))
 
 
 def sensitive_convolutions(convs: Mapping[str, Folded]) -> tuple[str, ...]:
-    """The same for convolutions that batch norm is folded into.
+    """The names of the convolutions that have to stay in float32.
 
-    In the authors' U²-Net† one channel of stage2d.rebnconv1d has a bias of 1361, where those of all other
-    layers stay below 6: bfloat16 has steps of 8 there, and what the channel has to say lies below that.
+    In the authors' U²-Net† one channel of stage2d.rebnconv1d has a bias of 1361, while the biases of all
+    other layers stay below 6. At 1361 the spacing of bfloat16 is 8, more than the channel's signal.
+
+    Args:
+        convs: All convolutions of a network, with batch norm folded in.
     """
     return tuple(name for name, conv in convs.items() if np.abs(conv.bias).max() >= LARGE)

@@ -1,4 +1,4 @@
-"""What every engine offers."""
+"""The interface of every engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 class Engine(Protocol):
     """Runs one network on batches.
 
-    Calling it maps float32 (B, C, h, w), as `image.preprocess` makes them, to maps in [0, 1] after sigmoid or
-    softmax, each float32 (B, out, h, w): the fused one, and with `side_outputs=True` the six sides after it.
+    An engine is called with a batch of float32 (B, C, h, w), as `imaging.preprocess` makes it. It returns
+    maps in [0, 1], after sigmoid or softmax, each float32 (B, out, h, w): the fused map, and with
+    `side_outputs=True` the six side outputs after it.
     """
 
     config: U2NetConfig

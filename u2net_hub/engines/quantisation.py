@@ -1,4 +1,4 @@
-"""int8: post-training quantisation of an OpenVINO graph, calibrated and judged on photos."""
+"""Post-training quantisation of an OpenVINO graph to int8, calibrated and checked on photos."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ logger = logging.getLogger(__name__)
 Float32 = NDArray[np.float32]
 
 CALIBRATION = 200
-"""Photos whose activations give the ranges."""
+"""The number of photos whose activations give the ranges."""
 JUDGED = 24
-"""Photos on which maps are compared; they are none of the others."""
+"""The number of other photos, on which maps are compared."""
 LIMIT = 0.004
-"""Mean difference of maps in [0, 1] from float32 that is sought: one level of 256."""
+"""The largest accepted mean difference from the maps of float32, in [0, 1]: one level of 256."""
 
 
 def quantise(model: openvino.Model, config: U2NetConfig, data: str | Path) -> openvino.Model:
-    """A graph whose convolutions are calculated in int8, but for those that this would hurt.
+    """Quantise the convolutions of a graph to int8, except those that int8 would damage.
 
-    Convolutions with a large bias stay in float, as in 16 bit. Then each stage is quantised alone, and what
-    it does to the maps is measured; from the worst on, stages are kept in float until the maps of the whole
-    differ from those of float32 by no more than `LIMIT` on average. Biases are corrected (NNCF's
-    `fast_bias_correction`).
+    Convolutions with a large bias stay in float, as in 16-bit precision. If the maps still differ from those
+    of float32 by more than `LIMIT` on average, each stage is quantised alone to measure its effect. Then
+    stages stay in float one by one, the worst first, until the difference is at most `LIMIT`. NNCF corrects
+    the biases (`fast_bias_correction`).
 
     Args:
-        model: of `graph.build_graph`, in float32; it is left as it is.
-        config: of the network.
-        data: a folder of photos, or a data set whose photos are taken.
+        model: The float32 graph that `build_graph` made; it is not changed.
+        config: The config of the network.
+        data: A folder of photos, or a data set, of which only the photos are used.
 
     Raises:
         ImportError: nncf is not installed.
-        ValueError: there are fewer than two photos, or every stage would have to stay in float.
+        ValueError: There are fewer than two photos, or every stage would have to stay in float.
     """
     try:
         import nncf
     except ImportError as e:
         raise ImportError("int8 needs nncf; install it with: pip install 'u2net-hub[int8]'") from e
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way would quieten all others too
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # NNCF's own function would silence other loggers too
     calibration, judged = (
         [preprocess(load(path), config)[None] for path in paths] for paths in choose_photos(data)
     )
@@ -71,7 +71,7 @@ def quantise(model: openvino.Model, config: U2NetConfig, data: str | Path) -> op
 
     def quantised(ignored: set[str], photos: Sequence[Float32]) -> tuple[openvino.Model, float]:
         scope = nncf.IgnoredScope(names=sorted(ignored)) if ignored else None
-        with redirect_stdout(sys.stderr):  # where its bars belong
+        with redirect_stdout(sys.stderr):  # progress bars belong on standard error
             made = nncf.quantize(
                 model.clone(),
                 nncf.Dataset(photos),
@@ -107,15 +107,15 @@ def quantise(model: openvino.Model, config: U2NetConfig, data: str | Path) -> op
 
 
 def choose_photos(data: str | Path) -> tuple[list[Path], list[Path]]:
-    """Photos to calibrate on and others to judge by, the same ones each time.
+    """Choose photos to calibrate on and others to compare maps on; the choice is the same each time.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there are fewer than two.
+        FileNotFoundError: There is no such folder.
+        ValueError: There are fewer than two photos.
     """
     try:
         photos = [pair.image for pair in find_pairs(data)]
-    except FileNotFoundError:  # no masks
+    except FileNotFoundError:  # the folder has no masks
         photos = list(pictures_by_stem(Path(data)).values())
     if len(photos) < 2:
         raise ValueError(f"{data} holds {len(photos)} photos, expected some hundreds to calibrate on")
@@ -125,7 +125,7 @@ def choose_photos(data: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def _maps(model: openvino.Model, photos: Sequence[Float32]) -> Float32:
-    """The fused maps of photos, each (1, channels, height, width): (n, out, height, width)."""
+    """The fused maps of n photos, each (1, channels, height, width), as one array (n, out, height, width)."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

@@ -1,9 +1,11 @@
-"""The network in PyTorch: on CPUs, and the only engine for GPUs."""
+"""The network in PyTorch, on CPUs and GPUs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,24 +24,25 @@ logger = logging.getLogger(__name__)
 
 
 _GRAPHS = 8
-"""So many sizes of batch keep a CUDA graph."""
+"""The number of batch shapes for which an engine keeps a CUDA graph."""
 
 
 class TorchEngine:
-    """The network in PyTorch, batch norm folded, channels last.
+    """The network in PyTorch, with batch norm folded, in the channels-last memory format.
 
-    It runs a copy of the network as it is now: training it further changes nothing here.
+    The engine runs a copy of the network, so that further training does not change its maps. Several threads
+    may call one engine.
 
     Args:
-        model: the network.
-        device: "cpu", "cuda", "cuda:1", "mps" or "auto".
-        precision: "exact", float32; "fast", bfloat16 on a CPU that has it, float16 on a GPU, with the layers
-            that need it in float32.
-        compile: by torch.compile, at the first call of each batch size.
+        model: The network, of any dtype, fused or not.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto", in any case.
+        precision: "exact", float32; "fast", bfloat16 on a CPU that has it and float16 on a GPU, except in
+            layers that need float32.
+        compile: Whether torch.compile compiles the network, at the first call with each batch size.
 
     Raises:
-        ValueError: an unknown device.
-        RuntimeError: the device is not there.
+        ValueError: The device is unknown.
+        RuntimeError: The device is not available.
     """
 
     name = "torch"
@@ -51,48 +54,57 @@ class TorchEngine:
         self._device = find_device(device)
         self.device = str(self._device)
         self.precision: Precision = precision
-        network = model.fuse().float()
+        # fold batch norm in float32, whatever the weights' dtype
+        in_float32 = all(tensor.dtype == torch.float32 for tensor in model.parameters())
+        network = (model if in_float32 else deepcopy(model).float()).fuse()
         dtype = _low(self._device) if precision == "fast" else torch.float32
         if precision == "fast" and dtype == torch.float32:
-            logger.warning("this %s has no fast 16-bit arithmetic: running in float32", self.device)
+            logger.warning("%s has no fast 16-bit arithmetic, so the network runs in float32", self.device)
             self.precision = "exact"
         if dtype != torch.float32:
-            _lower(network, dtype, sensitive_layers(model))
+            _lower_convolutions(network, dtype, sensitive_layers(model))
         self._dtype = dtype
         self._model = network.to(self._device).to(memory_format=torch.channels_last)
         self._run = self._forward
         if compile:
-            logger.info("torch.compile takes a minute or more at the first batch of each size")
+            logger.info("torch.compile takes a minute or more for the first batch of each size")
             self._run = torch.compile(self._forward, dynamic=False)
         self._graphs: dict[tuple[object, ...], _CapturedGraph] = {}
         self._seen: set[tuple[object, ...]] = set()
         self._uses_graphs = self._device.type == "cuda" and not compile
+        self._lock = Lock()
 
     def __call__(
         self, batch: NDArray[np.float32], *, side_outputs: bool = False
     ) -> tuple[NDArray[np.float32], ...]:
         with torch.inference_mode():
             x = torch.from_numpy(batch).to(self._device)
-            # on a CPU one photo keeps all cores busy, and several together no longer fit into its caches
+            # On a CPU one photo keeps all cores busy, and several together do not fit into its caches.
             n = 1 if self._device.type == "cpu" else max(len(x), 1)
             parts = [x[i : i + n] for i in range(0, max(len(x), 1), n)]
             maps = [self.maps(part, side_outputs=side_outputs) for part in parts]
             return tuple(torch.cat(y).cpu().numpy() for y in zip(*maps, strict=True))
 
     def maps(self, x: Tensor, *, side_outputs: bool = False) -> tuple[Tensor, ...]:
-        """The maps of a batch that is on the device, there: float32, as for a call of the engine."""
+        """The float32 maps of a batch; both batch and maps are tensors on the engine's device."""
         with torch.inference_mode():
             if not self._uses_graphs:
                 return self._run(x, side_outputs)
-            key = (tuple(x.shape), side_outputs)
-            if key not in self._seen:  # a size that comes once is not worth a graph
-                self._seen.add(key)
-                return self._run(x, side_outputs)
-            if key not in self._graphs:
-                if len(self._graphs) == _GRAPHS:
-                    del self._graphs[next(iter(self._graphs))]
-                self._graphs[key] = _CapturedGraph(self._forward, x, side_outputs)
-            return self._graphs[key](x)
+            # A graph reads and writes fixed memory: a second thread would replace the first one's input.
+            with self._lock:
+                return self._replay(x, side_outputs)
+
+    def _replay(self, x: Tensor, side_outputs: bool) -> tuple[Tensor, ...]:
+        """The maps of a batch by its shape's CUDA graph, which is captured when a shape comes again."""
+        key = (tuple(x.shape), side_outputs)
+        if key not in self._seen:
+            self._seen.add(key)
+            return self._run(x, side_outputs)
+        if key not in self._graphs:
+            if len(self._graphs) == _GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+            self._graphs[key] = _CapturedGraph(self._forward, x, side_outputs)
+        return self._graphs[key](x)
 
     def _forward(self, x: Tensor, side_outputs: bool) -> tuple[Tensor, ...]:
         logits = self._model(x.to(self._dtype, memory_format=torch.channels_last))
@@ -102,12 +114,17 @@ class TorchEngine:
 
 
 class _CapturedGraph:
-    """The kernels of one forward pass, launched as one: at batch 1 that takes longer than running them."""
+    """A CUDA graph of one forward pass.
 
-    def __init__(self, forward: object, x: Tensor, side_outputs: bool) -> None:
-        assert callable(forward)
+    At batch 1 it takes longer to launch the kernels one by one than to run them.
+    It is not safe to call it from several threads at once.
+    """
+
+    def __init__(
+        self, forward: Callable[[Tensor, bool], tuple[Tensor, ...]], x: Tensor, side_outputs: bool
+    ) -> None:
         self._input = x.clone()
-        # memory and kernels have to be settled before a capture, on a stream of its own
+        # memory and kernels have to be chosen before the capture, on a stream of its own
         stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(stream):
@@ -117,15 +134,21 @@ class _CapturedGraph:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._outputs = forward(self._input, side_outputs)
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done.record(torch.cuda.current_stream(x.device))
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        stream = torch.cuda.current_stream(x.device)
+        stream.wait_event(self._done)  # the last caller's copies may be on another thread's stream
         self._input.copy_(x)
         self._graph.replay()
-        return tuple(y.clone() for y in self._outputs)
+        maps = tuple(y.clone() for y in self._outputs)
+        self._done.record(stream)
+        return maps
 
 
-def _lower(network: U2Net, dtype: torch.dtype, kept: Collection[str]) -> None:
-    """Convolutions in 16 bit but for the sensitive ones; each takes its input in its own precision."""
+def _lower_convolutions(network: U2Net, dtype: torch.dtype, kept: Collection[str]) -> None:
+    """Convert convolutions to a 16-bit dtype, except the kept ones; each one casts its input to its dtype."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             if name.removesuffix(".conv_s1") not in kept:
@@ -139,7 +162,7 @@ def _cast(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _low(device: torch.device) -> torch.dtype:
-    """The 16-bit type that the device calculates faster in than in float32; float32 where there is none."""
+    """The 16-bit dtype in which the device is faster than in float32; float32 if there is none."""
     if device.type in ("cuda", "mps"):
         return torch.float16
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -147,13 +170,22 @@ def _low(device: torch.device) -> torch.dtype:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name, "auto" included; raises as `TorchEngine` does."""
+    """The device that a name, "auto" included, stands for.
+
+    Raises:
+        ValueError: The name is unknown.
+        RuntimeError: The device is not available.
+    """
+    asked, name = name, str(name).lower()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    unknown = f"unknown device {asked!r}, expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise ValueError(f"unknown device {name!r}, expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from e
+        raise ValueError(unknown) from e
+    if device.type not in ("cpu", "cuda", "mps") or (device.type == "cpu" and device.index):
+        raise ValueError(unknown)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RuntimeError(
             f"device {name!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} "
@@ -161,6 +193,4 @@ def find_device(name: str) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("device 'mps' was asked for, but this machine has no Apple GPU that torch can use")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"unknown device {name!r}, expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'")
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    pass
+from ..ordered import map_ordered
 
 Result = TypeVar("Result")
 
@@ -30,21 +29,17 @@ def map_in_processes(
     workers = workers or os.cpu_count() or 1
     # spawn: a fork of a process that runs torch's threads may hang
     with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts) as pool:
-        waiting: deque[Future[Result]] = deque()
         try:
-            for job in jobs:
-                waiting.append(pool.submit(function, *job))
-                if len(waiting) > 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from map_ordered(pool, partial(_call, function), jobs, ahead=4 * workers)
         except BrokenProcessPool as e:
             raise RuntimeError(
                 "the processes that score died or could not start; a script has to call this under "
                 '`if __name__ == "__main__":`, or with workers=0'
             ) from e
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+
+def _call(function: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
+    return function(*arguments)
 
 
 def _ignore_interrupts() -> None:

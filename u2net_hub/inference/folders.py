@@ -1,20 +1,22 @@
-"""Folders of photos in, folders of masks or cutouts out: nothing lost, overwritten or half-written."""
+"""Make masks or cutouts of whole folders; no file is lost, overwritten or half-written."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from PIL import Image
 
 from ..atomic import write_file
 from ..imaging import Format, encode, peek_size
+from ..ordered import map_ordered
+from .backgrounds import read_background
 from .plan import (
     Existing,
     Job,
@@ -24,62 +26,60 @@ from .plan import (
     check_targets,
     choose_format,
     plan_jobs,
-    read_background,
     to_be_skipped,
 )
 from .result import class_index
 
 if TYPE_CHECKING:
+    from .backgrounds import Background
     from .pipeline import Prepared, SaliencyPipeline
-    from .result import Background, SaliencyResult
+    from .result import SaliencyResult
 
 Status: TypeAlias = Literal["written", "skipped", "failed"]
 
-# What reading or writing one file may raise without stopping the others
+# The exceptions of one file that do not stop the others
 _FAILURES = (ValueError, OSError, ImportError, MemoryError)
 
-# Pixels that are read or written ahead for each thread: those of one large photo. They take 4 bytes each, and
-# where they are cut out 4 more; by their number alone, 40 photos of 12 megapixels took 2 GB.
+# The pixels that may be read or written ahead for each thread: one large photo. A pixel takes 4 bytes,
+# and 4 more in a cutout. When only the number of photos was limited, 40 photos of 12 megapixels took 2 GB.
 _PIXELS_PER_WORKER = 12_500_000
 
 _Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one input."""
+    """The outcome for one input."""
 
     source: str
-    """Path of the input, or "-"."""
+    """The path of the input, or "-" for standard input."""
     target: str
-    """Path of the output, or "-"."""
+    """The path of the output, or "-" for standard output."""
     status: Status
     error: str | None = None
-    """Why it failed."""
+    """The reason for a failure."""
     size: tuple[int, int] | None = None
-    """(height, width) of the photo in pixels."""
+    """The photo's (height, width) in pixels."""
     confidence: float | None = None
     """See `SaliencyResult.confidence`."""
     found: bool | None = None
-    """Whether there is a salient object in it."""
+    """Whether the photo shows a salient object."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of all inputs, in their order."""
+    """The outcomes for all inputs, in the order of the inputs."""
 
     files: tuple[FileReport, ...]
     device: str
-    """Where the network ran."""
+    """The device that the network ran on."""
     engine: str
-    """What ran it, e.g. "openvino"."""
+    """The engine that ran the network, e.g. "openvino"."""
     precision: str
-    """How: "exact", "fast" or "int8"."""
+    """The precision of the engine: "exact", "fast" or "int8"."""
 
     def count(self, status: Status) -> int:
-        """How many were "written", "skipped" or "failed"."""
+        """The number of files with a status: "written", "skipped" or "failed"."""
         return sum(file.status == status for file in self.files)
 
 
@@ -98,43 +98,43 @@ def run_files(
     existing: Existing = "refuse",
     on_file: Callable[[FileReport, int], None] | None = None,
 ) -> Summary:
-    """Make the mask or the cutout of every photo, in files.
+    """Make a mask or a cutout of every photo, and write each to a file.
 
-    Reading, network and writing run beside each other, a few photos at a time, so that a folder of any
-    size fits into memory. Each output appears whole or not at all, and none ever replaces an input.
+    Reading, network and writing run at the same time, on a few photos at once, so that a folder of any size
+    fits into memory. Each output appears whole or not at all, and no output ever replaces an input.
 
     Args:
-        pipeline: makes them.
-        inputs: files, folders, or "-" alone for standard input. In a folder every file with a picture's
-            suffix is taken, in subfolders too, but no hidden one; links are followed, to each folder once.
-        out: a folder, which receives `<relative path>/<stem>.<format>`; for one input file, a file if it
+        pipeline: The pipeline that makes the saliency maps.
+        inputs: Files, folders, or "-" alone for standard input. In a folder and its subfolders every file
+            with a picture's suffix is taken, except hidden files. Links are followed, to each folder once.
+        out: A folder, which receives `<relative path>/<stem>.<format>`; for one input file, a file if it
             has a suffix; "-" for standard output. None: beside the input, as `<stem>_mask.png` or
-            `<stem>_cutout.png`; what is so named in a folder, beside its source, is then not an input.
+            `<stem>_cutout.png`. Files of these names that lie beside their source are then no inputs.
         kind: `"mask"`, 8-bit grey (a palette picture for several classes), or `"cutout"`, RGBA.
-        format: of the output; None: by the suffix of `out`, else PNG. JPEG only where there is no alpha.
-        background: for a cutout, see `SaliencyResult.over`; a str may also be the path of a picture.
-        threshold: from 0 to 1, for masks of 0 and 255 and hard edges; None for soft ones.
-        crop: to what was found, see `SaliencyResult.bbox`.
-        clean_edges: for a cutout, see `SaliencyResult.cutout`.
-        label: number or name of one class, of a network with several.
-        existing: what to do where an output is there already: refuse the whole run before it starts,
-            overwrite it, or skip the photo.
-        on_file: called with each report and the number of all files.
+        format: The format of the output; None: by the suffix of `out`, else PNG. JPEG has no transparency.
+        background: The background of a cutout, see `SaliencyResult.over`; None for transparency.
+        threshold: A number from 0 to 1 for masks of 0 and 255 and for hard edges; None for soft edges.
+        crop: Whether to crop to the object, see `SaliencyResult.bbox`.
+        clean_edges: Whether to clean the edges of a cutout, see `SaliencyResult.cutout`.
+        label: The number or the name of a class, for a network with several classes.
+        existing: What to do if an output exists: "refuse" the whole run before it starts, "overwrite" the
+            output, or "skip" the photo.
+        on_file: A function to call with each report and the number of all files.
 
     Returns:
-        What became of each file. A file that cannot be read or written fails alone.
+        The outcome for each file. A file that cannot be read or written does not stop the others.
 
     Raises:
-        ValueError: two inputs would share an output, an output would replace an input, an argument does
-            not fit, or there is no picture in the inputs. Here and below, nothing has been written then.
-        FileExistsError: outputs are there already, and `existing` is `"refuse"`.
-        OSError: an output folder cannot be written to.
+        ValueError: Two inputs would share an output, an output would replace an input, an argument is
+            invalid, or the inputs hold no picture. As with the exceptions below, nothing is written.
+        FileExistsError: An output exists, and `existing` is "refuse".
+        OSError: An output folder cannot be written to.
     """
     names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     options = Options(
         kind,
         choose_format(format, out, names),
-        read_background(background),
+        None if background is None else read_background(background),
         threshold,
         crop,
         clean_edges,
@@ -157,54 +157,38 @@ def run_files(
 
 
 def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
-    """Reports in the order of the jobs. Readers, network and writers work beside each other.
+    """Read, infer and write at the same time; yields the reports in the order of the jobs.
 
-    One pool reads and writes: with a thread per core it keeps the machine busy where files take longer than
-    the network, and where the network takes longer it mostly waits and leaves the cores to it.
+    One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps
+    the machine busy; if the network takes longer, the pool mostly waits and leaves the cores to the network.
     """
     workers = min(4, os.cpu_count() or 1)
     pixels = workers * _PIXELS_PER_WORKER
     pool = ThreadPoolExecutor(workers, "u2net-files")
     try:
-        found = ((job, _pixels(job, options)) for job in jobs)
-        read = _map(pool, lambda job: _read(pipeline, job, options), found, pipeline.batch_size, pixels)
-        results = ((result, _area(result[1])) for result in _infer(pipeline, read, pixels))
-        ahead = max(pipeline.batch_size, workers + 1)
-        yield from _map(pool, lambda result: _write(*result, options), results, ahead, pixels)
+        read = map_ordered(
+            pool,
+            lambda job: _read(pipeline, job, options),
+            jobs,
+            ahead=pipeline.batch_size,
+            cost=lambda job: _pixels(job, options),
+            budget=pixels,
+        )
+        yield from map_ordered(
+            pool,
+            lambda result: _write(*result, options),
+            _infer(pipeline, read, pixels),
+            ahead=max(pipeline.batch_size, workers + 1),
+            cost=lambda result: _area(result[1]),
+            budget=pixels,
+        )
     finally:
-        # after Ctrl-C: what is being written is finished, the rest is dropped
+        # after Ctrl-C, the files being written are finished, and the rest is dropped
         pool.shutdown(cancel_futures=True)
 
 
-def _map(
-    pool: ThreadPoolExecutor,
-    work: Callable[[_T], _R],
-    items: Iterable[tuple[_T, int]],
-    ahead: int,
-    pixels: int,
-) -> Iterator[_R]:
-    """`map` in threads, in order, over items and their sizes in pixels.
-
-    At most `ahead` items, and `pixels` in all unless one has more, are begun and not yet taken.
-    """
-    begun: deque[tuple[Future[_R], int]] = deque()
-    total = 0
-    for item, size in items:
-        results = []
-        while begun and (len(begun) == ahead or total + size > pixels):
-            future, taken = begun.popleft()
-            results.append(future.result())
-            total -= taken
-        begun.append((pool.submit(work, item), size))
-        total += size
-        while results:  # none is kept here once it is taken
-            yield results.pop(0)
-    while begun:
-        yield begun.popleft()[0].result()
-
-
 def _pixels(job: Job, options: Options) -> int:
-    """Of a photo, by its header, before it is read; 0 where that does not say."""
+    """The number of pixels of a photo by its header, before the photo is read; 0 if unknown."""
     if job.source is None or to_be_skipped(job, options):
         return 0
     height, width = peek_size(job.source) or (0, 0)
@@ -212,6 +196,7 @@ def _pixels(job: Job, options: Options) -> int:
 
 
 def _area(each: _Sized) -> int:
+    """The number of pixels of a photo that was read; 0 for a report."""
     if isinstance(each, FileReport):
         return 0
     height, width = each.photo.size
@@ -233,7 +218,7 @@ def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> tuple[Job, 
 def _infer(
     pipeline: SaliencyPipeline, read: Iterator[tuple[Job, Prepared | FileReport]], pixels: int
 ) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
-    """The network on batches of what was read; what could not be read passes by in its place."""
+    """Run the network on batches of photos; reports of photos that failed keep their place in the order."""
     some: deque[tuple[Job, Prepared | FileReport]] = deque()
     total = 0
     for job_and_photo in read:
@@ -269,7 +254,7 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
     except FileExistsError:
         if options.existing == "skip":
             return replace(report, status="skipped")
-        error = f"{job.target} has appeared since the run began, and was not overwritten"
+        error = f"{job.target} was created by another program during the run, and was not overwritten"
         return replace(report, status="failed", error=error)
     except _FAILURES as e:
         return replace(report, status="failed", error=_reason(e, str(job.target or "standard output")))
@@ -303,6 +288,6 @@ def _report(
 
 
 def _reason(error: BaseException, name: str) -> str:
-    """What went wrong with the file of that name, in the system's words but without its number."""
+    """The message of an exception, with the file's name and without the system's error number."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return reason if name in reason else f"{name}: {reason}"

@@ -1,4 +1,4 @@
-"""From a photo to its saliency map, mask and cutout, in one call: NumPy, Pillow and an engine."""
+"""The pipeline from a photo to its saliency map, mask and cutout."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 MinMax: TypeAlias = Literal["auto", "always", "never"]
 
 
-# How many times the network's size a JPEG that is decoded smaller still has
+# A JPEG that is decoded at reduced size still has at least so many times the network's input size
 _DRAFT = 2
 
 
 class Prepared(NamedTuple):
-    """A photo on its way to the network."""
+    """A photo that is decoded and preprocessed."""
 
     photo: Photo
     x: NDArray[np.float32]
-    """What the network sees: (C, h, w)."""
+    """The network's input: float32 (C, h, w)."""
 
 
 class SaliencyPipeline:
-    """Photos in, `SaliencyResult` out.
+    """Finds the salient object in photos: photos in, `SaliencyResult` out.
 
     Args:
-        model: a U2Net, which is copied, or a source of weights as `U2Net.from_pretrained` takes it.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is.
-        engine: "torch", "onnxruntime", "openvino"; "auto" takes the fastest installed, see `open_engine`.
-        precision: "exact", float32; "fast", 16 bit where the hardware has it; "int8", see `open_engine`.
-        batch_size: photos that the network sees at once, when it is given many.
-        compile: have torch compile the network, see `open_engine`.
-        minmax: in the place of the config's, see `image.postprocess`.
+        model: A U2Net, which is copied, or a source of weights as `U2Net.from_pretrained` takes it.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available.
+        engine: "torch", "onnxruntime", "openvino", or "auto" for the fastest installed, see `open_engine`.
+        precision: "exact", float32; "fast", 16-bit if the hardware has it; "int8"; see `open_engine`.
+        batch_size: The number of photos that the network sees at once when it is given several.
+        compile: Whether torch compiles the network, see `open_engine`.
+        minmax: Replaces the config's setting, see `imaging.postprocess`.
 
     Raises:
-        ValueError: an argument is not one of those, or the network does not take photos.
-        RuntimeError: the device is not there.
+        ValueError: An argument is invalid, or the network does not take photos.
+        RuntimeError: The device is not available.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SaliencyPipeline:
         self.engine = open_engine(model, engine=engine, device=device, precision=precision, compile=compile)
         config = self.engine.config
         self.config: U2NetConfig = config if minmax is None else config.replace(minmax=minmax)
-        """What the photos are prepared with and the maps read with."""
+        """The config for preprocessing photos and for reading maps."""
         self.batch_size = batch_size
         im.check_channels(self.config)
 
@@ -95,7 +95,7 @@ class SaliencyPipeline:
         local_files_only: bool = False,
         allow_pickle: bool = False,
     ) -> SaliencyPipeline:
-        """The pipeline of a source of weights; arguments as for the class and for `U2Net.from_pretrained`."""
+        """Open a source of weights; the arguments are those of the class and of `U2Net.from_pretrained`."""
         found = resolve(
             source,
             revision=revision,
@@ -116,7 +116,7 @@ class SaliencyPipeline:
 
     @property
     def device(self) -> str:
-        """Where the network runs, e.g. "cpu" or "cuda"."""
+        """The device that the network runs on, e.g. "cpu" or "cuda"."""
         return self.engine.device
 
     @property
@@ -135,17 +135,17 @@ class SaliencyPipeline:
     def __call__(
         self, images: ImageSource | Iterable[ImageSource], *, side_outputs: bool = False
     ) -> SaliencyResult | Iterator[SaliencyResult]:
-        """One photo -> its result; any iterable of photos -> an iterator over their results, in order.
+        """Return the result of one photo, or an iterator over the results of several photos, in order.
 
-        The iterator works `batch_size` photos ahead and keeps no more, however long the stream.
+        The iterator reads at most `batch_size` photos ahead, however long the stream is.
 
         Args:
-            images: what `image.load` takes, or an iterable of them.
-            side_outputs: keep the six side outputs too.
+            images: A photo as `imaging.load` takes it, or an iterable of photos.
+            side_outputs: Whether to keep the six side outputs too.
 
         Raises:
-            ValueError: a photo cannot be read; the message names it. The results before it are given first.
-            OSError: a path cannot be opened.
+            ValueError: A photo cannot be read; the message names it. The results before it are yielded first.
+            OSError: A path cannot be opened.
         """
         if not _is_one(images):
             return self._stream(cast("Iterable[ImageSource]", images), side_outputs)
@@ -165,25 +165,25 @@ class SaliencyPipeline:
         yield from self.run(batch, side_outputs=side_outputs)
 
     def prepare(self, image: ImageSource, *, name: str | None = None, map_only: bool = False) -> Prepared:
-        """The first third of the way: a photo, decoded, and what the network will see of it.
+        """Decode a photo and preprocess it for the network (step 1 of 3: prepare, run, result).
 
         `prepare`, `run` and the methods of `SaliencyResult` may each run in a thread of their own.
 
         Args:
-            image: what `image.load` takes.
-            name: what to call it in messages, where it has no name of its own.
-            map_only: no colours are wanted, so that a large JPEG is decoded smaller, several times faster.
-                Its map has the photo's full size and differs by what a resize in two steps makes.
+            image: A photo as `imaging.load` takes it.
+            name: The name for messages if the photo has no name of its own.
+            map_only: Whether only the map is needed, not the colours. A large JPEG is then decoded at reduced
+                size, several times faster. The map has full size and differs by the resize in two steps.
         """
         photo = im.load(image, name=name, enough=_DRAFT * max(self.config.input_size) if map_only else None)
         return Prepared(photo, im.preprocess(photo, self.config))
 
     def run(self, batch: Sequence[Prepared], *, side_outputs: bool = False) -> Iterator[SaliencyResult]:
-        """The network on one batch of prepared photos, whatever their sizes; results in order."""
+        """Run the network on one batch of prepared photos of any sizes (step 2 of 3); results in order."""
         if batch:
             maps = self.engine(np.stack([x for _, x in batch]), side_outputs=side_outputs)
             for i, (photo, _) in enumerate(batch):
-                # copies, so that one result does not hold the maps of its whole batch
+                # copy, so that one result does not keep the maps of its whole batch in memory
                 yield SaliencyResult(photo, self.config, *[each[i].copy() for each in maps])
 
 

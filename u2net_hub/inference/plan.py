@@ -1,4 +1,4 @@
-"""Which input becomes which output file, and what is refused before work starts."""
+"""Plan which input becomes which output file, and refuse impossible requests before work starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from ..imaging import (
     IMAGE_SUFFIXES,
     WRITTEN,
     Format,
-    load,
-    parse_colour,
 )
 
 if TYPE_CHECKING:
-    from .result import Background
+    from .backgrounds import ReadBackground
 
 
 Kind: TypeAlias = Literal["mask", "cutout"]
@@ -28,16 +26,20 @@ Existing: TypeAlias = Literal["refuse", "overwrite", "skip"]
 
 
 class Job(NamedTuple):
+    """One photo to process."""
+
     source: Path | None
-    """None: standard input."""
+    """The file to read; None for standard input."""
     target: Path | None
-    """None: standard output."""
+    """The file to write; None for standard output."""
 
 
 class Options(NamedTuple):
+    """The settings of a run, see `run_files`."""
+
     kind: Kind
     format: Format
-    background: Background | None
+    background: ReadBackground | None
     threshold: float | None
     crop: bool
     clean_edges: bool
@@ -46,6 +48,7 @@ class Options(NamedTuple):
 
 
 def check_options(options: Options) -> None:
+    """Raise a ValueError if an option is invalid, or if two options exclude each other."""
     if options.kind not in ("mask", "cutout"):
         raise ValueError(f"kind is {options.kind!r}, expected 'mask' or 'cutout'")
     if options.kind == "mask" and options.background is not None:
@@ -59,6 +62,7 @@ def check_options(options: Options) -> None:
 
 
 def choose_format(format: Format | None, out: str | Path | None, names: Sequence[str | Path]) -> Format:
+    """The format of the outputs: the one asked for, else by the suffix of the output file, else PNG."""
     if format is not None and format not in WRITTEN:
         raise ValueError(f"unknown format {format!r}, expected one of {list(WRITTEN)}")
     if out is None or not _is_file(out, names):
@@ -72,35 +76,19 @@ def choose_format(format: Format | None, out: str | Path | None, names: Sequence
 
 
 def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
-    """Whether `out` names a file: one input that is no folder, and a suffix."""
+    """Whether `out` names a file: there is one input, which is no folder, and `out` has a suffix."""
     return (
         len(names) == 1 and not Path(names[0]).is_dir() and Path(out).suffix != "" and not Path(out).is_dir()
     )
 
 
-def read_background(background: str | Background | None) -> Background | None:
-    """A background that is a picture is read once, before work starts."""
-    if background is None or (isinstance(background, str) and background == "blur"):
-        return background
-    if not isinstance(background, str | tuple):
-        return load(background, name="background")
-    try:
-        return parse_colour(background)
-    except ValueError:
-        if isinstance(background, str) and Path(background).exists():
-            return load(background)
-        raise ValueError(
-            f"background {background!r} is neither a colour ('white', '#ff8800'), nor 'blur', nor a file"
-        ) from None
-
-
 def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Options) -> list[Job]:
-    """Every picture and its output, each pair once, in order."""
+    """A job for each picture, without duplicates, in the order of the inputs."""
     if not names:
         raise ValueError("no input, expected files, folders or '-'")
     if "-" in (str(out), *map(str, names)):
         return [_plan_standard(names, out)]
-    jobs: dict[Job, None] = {}  # a set that keeps its order
+    jobs: dict[Job, None] = {}  # an ordered set
     for path in map(Path, names):
         pictures = _walk(path, out) if path.is_dir() else [path]
         for picture in pictures:
@@ -120,6 +108,7 @@ def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Opti
 
 
 def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
+    """The job that reads standard input or writes standard output."""
     if len(names) != 1:
         raise ValueError(f"'-' stands for one picture, and there are {len(names)} inputs")
     name = str(names[0])
@@ -139,14 +128,14 @@ def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
 
 
 def _walk(folder: Path, out: str | Path | None) -> list[Path]:
-    """The pictures below a folder, sorted."""
+    """The pictures in a folder and its subfolders, sorted."""
     visited = set()
     if out is not None and Path(out).is_dir() and not Path(out).samefile(folder):
         visited.add(_identity(Path(out)))  # an output folder inside the input folder holds no inputs
     pictures: list[Path] = []
     folders, links = [folder], deque[Path]()
     while folders or links:
-        # links last, so that a picture goes by its own path rather than by a link's
+        # Links come last, so that a picture is listed under its own path, not under a link's.
         current = folders.pop() if folders else links.popleft()
         if _identity(current) in visited:
             continue
@@ -154,31 +143,32 @@ def _walk(folder: Path, out: str | Path | None) -> list[Path]:
         try:
             entries = sorted(entry for entry in current.iterdir() if not entry.name.startswith("."))
         except PermissionError:
-            pictures.append(current)  # to be reported, when it cannot be opened
+            pictures.append(current)  # opening it fails later, and the failure is reported
             continue
         for entry in entries:
             if entry.is_dir():
                 (links if entry.is_symlink() else folders).append(entry)
             elif entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
-                pictures.append(entry)  # a dead link too, to be reported
+                pictures.append(entry)  # a dead link too, whose failure is reported later
     pictures.sort()
     return pictures if out is not None else _without_own_outputs(pictures)
 
 
 def _without_own_outputs(pictures: list[Path]) -> list[Path]:
-    """Without what earlier runs put beside its source: no cat_mask.png where there is a cat.jpg."""
+    """Drop the outputs of earlier runs beside their source, e.g. cat_mask.png if there is a cat.jpg."""
     sources = {picture.with_suffix("") for picture in pictures}
     made = {source.with_name(f"{source.name}_{kind}") for source in sources for kind in get_args(Kind)}
     return [picture for picture in pictures if picture.with_suffix("") not in made]
 
 
 def _identity(path: Path) -> tuple[int, int]:
+    """The device and inode of a file, which are the same through all its links."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing) -> None:
-    """Refuse what would lose something, before work starts."""
+    """Refuse a run that would lose a file, before work starts."""
     inputs = {_identity(path) for path in read if path.exists()}
     folders: dict[Path, str] = {}
     takers: dict[str, Path | None] = {}
@@ -198,14 +188,14 @@ def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing)
             if target.exists() and _identity(target) in inputs:
                 replaced.append(str(target))
     if shared:
-        raise ValueError(f"inputs that would share an output: {_some(shared)}; rename them or run them apart")
-    if replaced:
         raise ValueError(
-            f"outputs that would replace an input: {_some(replaced)}; choose another output folder"
+            f"several inputs would share an output: {_some(shared)}; rename them or run them apart"
         )
+    if replaced:
+        raise ValueError(f"outputs would replace an input: {_some(replaced)}; choose another output folder")
     if there and existing == "refuse":
         raise FileExistsError(
-            f"outputs that are there already: {_some(there)}; "
+            f"outputs are there already: {_some(there)}; "
             "overwrite them (--overwrite) or skip those photos (--skip-existing)"
         )
 
@@ -215,15 +205,16 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise where an output folder cannot be made or written to; it is made when the first output is."""
+    """Raise if an output folder cannot be made or written to; it is made with its first output."""
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():
         raise NotADirectoryError(
-            errno.ENOTDIR, "an output folder cannot be made in what is not a folder", str(nearest)
+            errno.ENOTDIR, "the output folder cannot be made inside a file", str(nearest)
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "the output folder cannot be written to", str(nearest))
 
 
 def to_be_skipped(job: Job, options: Options) -> bool:
+    """Whether the job's output exists and existing outputs are skipped."""
     return options.existing == "skip" and job.target is not None and os.path.lexists(job.target)

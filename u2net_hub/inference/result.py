@@ -1,33 +1,32 @@
-"""What the network found in one photo: maps, masks, cutouts, made when they are asked for."""
+"""The result for one photo: maps, masks and cutouts, which are made on request."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from .. import imaging as backgrounds, imaging as im
+from .. import imaging as im
+from .backgrounds import read_background, render_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import U2NetConfig
     from ..imaging import Photo
-
-Background: TypeAlias = "str | tuple[int, int, int] | Path | Image.Image | NDArray[np.generic] | Photo"
+    from .backgrounds import Background
 
 
 class SaliencyResult:
-    """What the network found in one photo. Maps and pictures are made when they are asked for.
+    """The result for one photo. Its maps and pictures are made on request.
 
     Args:
-        photo: the photo, as `image.load` gives it.
-        config: how the maps are to be read.
-        fused: the network's map after activation, float32 (out, h, w).
-        sides: its side outputs, likewise, fine to coarse.
+        photo: The photo, as `imaging.load` returns it.
+        config: The config of the network that made the maps.
+        fused: The network's fused map after the activation, float32 (out, h, w).
+        sides: The network's side outputs in the same form, fine to coarse.
     """
 
     def __init__(
@@ -45,54 +44,54 @@ class SaliencyResult:
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:
-        """What the network said, before min–max: float32 (h, w) in [0, 1], at the network's own size."""
+        """The network's map before min–max: float32 (h, w) in [0, 1], at the network's own size."""
         return self._foreground(self._fused)
 
     @cached_property
     def confidence(self) -> float:
-        """How sure the network is that there is a salient object, in [0, 1]; see `image.confidence`."""
+        """The network's confidence that there is a salient object, in [0, 1]; see `imaging.confidence`."""
         return im.confidence(self.probability)
 
     @property
     def found(self) -> bool:
-        """Whether there is a salient object; where not, `minmax="auto"` leaves the map empty."""
+        """Whether there is a salient object; if not, `minmax="auto"` leaves the map empty."""
         return self.confidence >= im.FOUND_FROM
 
     @cached_property
     def saliency(self) -> NDArray[np.float32]:
         """The saliency map: float32 (H, W) in [0, 1], at the photo's size.
 
-        With several classes it is what is not background (class 0), without min–max.
+        With several classes it is the probability of not being background (class 0), without min–max.
         """
         return im.resize(self._normalised, self.size)
 
     @cached_property
     def _normalised(self) -> NDArray[np.float32]:
-        """The saliency at the network's own size."""
+        """The saliency map at the network's own size."""
         return im.normalise(self.probability, "never" if self._fused.shape[0] > 1 else self.config.minmax)
 
     @cached_property
     def side_outputs(self) -> tuple[NDArray[np.float32], ...] | None:
-        """Six side outputs, fine to coarse, without min–max, each float32 (H, W); None if not asked for."""
+        """The six side outputs, fine to coarse, without min–max: float32 (H, W) each; None if not kept."""
         if not self._sides:
             return None
         return tuple(im.resize(self._foreground(side), self.size) for side in self._sides)
 
     @cached_property
     def labels(self) -> NDArray[np.uint8] | None:
-        """The likeliest class of each pixel: uint8 (H, W); None where the network has one output."""
+        """The most likely class of each pixel: uint8 (H, W); None if the network has one output."""
         if self._fused.shape[0] == 1:
             return None
         return im.most_likely(self._fused, self.size)
 
     def for_class(self, label: int | str) -> SaliencyResult:
-        """The result for one class alone: its probability in the place of the saliency.
+        """The result for one class: its probability takes the place of the saliency.
 
         Args:
-            label: number of the class, or its name in the config.
+            label: The number of the class, or its name in the config.
 
         Raises:
-            ValueError: there is no such class.
+            ValueError: There is no such class.
         """
         index = class_index(self.config, label)
         config = self.config.replace(out_channels=1, activation="sigmoid", labels=None, minmax="never")
@@ -104,10 +103,10 @@ class SaliencyResult:
         """The mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
 
         Args:
-            threshold: from 0 to 1; None gives the saliency itself in 256 grey levels.
+            threshold: A number from 0 to 1; None gives the saliency itself in 256 grey levels.
 
         Returns:
-            With several classes, and whatever the threshold, the labels as a palette picture (mode P).
+            The mask; with several classes the labels as a palette picture (mode P), whatever the threshold.
         """
         if self.labels is not None:
             mask = Image.fromarray(self.labels).convert("P")
@@ -116,21 +115,21 @@ class SaliencyResult:
         return Image.fromarray(self._grey_matte(threshold))
 
     def alpha(self, threshold: float | None = None) -> Image.Image:
-        """What the cutout shows: the mask times the photo's own alpha, mode L.
+        """The cutout's alpha channel: the mask times the photo's own alpha, mode L.
 
         Args:
-            threshold: from 0 to 1 for a hard edge; None for a soft one.
+            threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
         """
         if self.photo.alpha is None:
             return Image.fromarray(self._grey_matte(threshold))
         return Image.fromarray(_to_uint8(self._visible(threshold)))
 
     def cutout(self, threshold: float | None = None, *, clean_edges: bool = False) -> Image.Image:
-        """The photo with its background transparent: mode RGBA, colours as in the photo, ICC profile kept.
+        """The photo with a transparent background: mode RGBA, with the photo's colours and ICC profile.
 
         Args:
-            threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+            threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
+            clean_edges: Whether to remove the background's colours from the edge, see `imaging.clean_edges`.
         """
         picture = self._colours(threshold, clean_edges).copy()
         picture.putalpha(self.alpha(threshold))
@@ -139,30 +138,30 @@ class SaliencyResult:
     def over(
         self, background: Background, threshold: float | None = None, *, clean_edges: bool = False
     ) -> Image.Image:
-        """The cutout on another background: mode RGB.
+        """Place the cutout on another background: mode RGB.
 
         Args:
-            background: a colour ("white", "#ff8800", (255, 136, 0)), "blur" for the photo's own background
-                out of focus, or a picture (`Path`, PIL image, array), scaled and cropped to the photo's size.
-            threshold: from 0 to 1 for a hard edge; None for a soft one.
-            clean_edges: take the background's colours out of the soft edge, see `backgrounds.clean_edges`.
+            background: A colour ("white", "#ff8800", (255, 136, 0)), "blur" for the photo's own background
+                out of focus, or a picture (file, PIL image, array), scaled and cropped to the photo's size.
+                A str that names no colour is the path of a file.
+            threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
+            clean_edges: Whether to remove the background's colours from the edge, see `imaging.clean_edges`.
 
         Raises:
-            ValueError: it is none of those.
+            ValueError: The background is none of those.
         """
         colours = self._colours(threshold, clean_edges)
-        return self._with_profile(
-            Image.composite(colours, self._background(background), self.alpha(threshold))
-        )
+        behind = render_background(read_background(background), self.photo, self.alpha())
+        return self._with_profile(Image.composite(colours, behind, self.alpha(threshold)))
 
     def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
-        """Box around what the cutout shows: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
+        """The box around the object: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
 
         Args:
-            threshold: what is less visible than this, from 0 to 1, is left out.
+            threshold: The least visibility of a pixel in the box, from 0 to 1.
 
         Returns:
-            None where nothing is left.
+            The box; None if no pixel is visible enough.
         """
         shown = self._visible(None) >= _checked(threshold)
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
@@ -182,7 +181,7 @@ class SaliencyResult:
         return np.asarray(hard, np.float32)
 
     def _grey_matte(self, threshold: float | None) -> NDArray[np.uint8]:
-        """The matte in 8 bits: uint8 (H, W)."""
+        """The matte as grey levels: uint8 (H, W)."""
         if threshold is None:
             return im.to_grey(self._normalised, self.size)
         hard = self.saliency >= _checked(threshold)
@@ -197,32 +196,24 @@ class SaliencyResult:
     def _colours(self, threshold: float | None, clean_edges: bool) -> Image.Image:
         if self.photo.full_size is not None:
             raise ValueError(
-                f"{self.photo.name} was read with map_only, smaller than it is; a cutout needs all its pixels"
+                f"{self.photo.name} was read at reduced size with map_only; a cutout needs all its pixels"
             )
         if not clean_edges:
             return self.photo.rgb
-        # the network's matte alone: where the photo has an alpha of its own, its colours are clean already
-        return backgrounds.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
+        # only the network's matte: where the photo's own alpha is soft, its colours are clean already
+        return im.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
 
     def _with_profile(self, picture: Image.Image) -> Image.Image:
-        # nothing but the profile: EXIF with its GPS position, or a palette's transparency, stay behind
+        # Only the profile is kept; EXIF with its GPS position and a palette's transparency are dropped.
         picture.info = {"icc_profile": self.photo.icc_profile} if self.photo.icc_profile else {}
         return picture
 
-    def _background(self, background: Background) -> Image.Image:
-        size = self.photo.rgb.size
-        if not isinstance(background, str | tuple):
-            return ImageOps.fit(im.load(background, name="background").on((255, 255, 255)), size)
-        if background == "blur":
-            return backgrounds.blur_background(self.photo.on((255, 255, 255)), self.alpha())
-        return Image.new("RGB", size, backgrounds.parse_colour(background))
-
 
 def class_index(config: U2NetConfig, label: int | str) -> int:
-    """The channel of a class, by its number or its name.
+    """The channel of a class.
 
     Raises:
-        ValueError: the network has no such class, or only one output.
+        ValueError: The network has no such class, or only one output.
     """
     n, names = config.out_channels, list(config.labels or ())
     if n == 1:
