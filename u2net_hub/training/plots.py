@@ -1,19 +1,15 @@
-"""Plots of a run and the contact sheet of its validation pictures."""
+"""The plots of a run and the contact sheet of its validation pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from .log import read_metrics
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_run(folder: Path) -> None:
@@ -48,7 +44,7 @@ def plot_run(folder: Path) -> None:
 def draw_validation(
     path: Path, rows: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
 ) -> None:
-    """Write a picture with a row per sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
+    """Write a contact sheet with a row for each sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
     side = 160
     picture = Image.new("RGB", (3 * side, side * len(rows)))
     for y, row in enumerate(rows):
