@@ -74,9 +74,10 @@ def test_a_call_from_python_is_told_by_what_differs_from_the_defaults() -> None:
 
 def test_a_resumed_run_tells_how_it_began(tmp_path: Path) -> None:
     config = TrainConfig(data="pairs", out=str(tmp_path))
-    begun = first_command(config, tmp_path, "u2net train --data pairs --lr 0.1")
+    begun = first_command(config, "u2net train --data pairs --lr 0.1")
     config.save(tmp_path / "train.json", command=begun)
-    assert first_command(config, tmp_path, "u2net train --out run --resume") == begun
+    record = tmp_path / "train.json"
+    assert first_command(config, "u2net train --out run --resume", record=record) == begun
 
 
 def test_a_run_of_an_older_version_tells_its_settings_when_resumed(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_run_of_an_older_version_tells_its_settings_when_resumed(tmp_path: Pat
     del content["command"]
     (tmp_path / "train.json").write_text(json.dumps(content))
     loaded = TrainConfig.load(tmp_path / "train.json")
-    told = first_command(loaded, tmp_path, "u2net train --resume")
+    told = first_command(loaded, "u2net train --resume", record=tmp_path / "train.json")
     assert told == f"train(TrainConfig(data='pairs', out={tmp_path.name!r}))"
 
 

@@ -83,16 +83,15 @@ def python_call(config: TrainConfig) -> str:
     return f"train(TrainConfig({', '.join(arguments)}))"
 
 
-def first_command(config: TrainConfig, run: Path, command: str | None) -> str:
+def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:
     """The command that a run began with, without folders of the machine.
 
     Args:
         config: The settings of the run.
-        run: The folder of the run; its train.json, where there is one, holds the command of the beginning.
-        command: The command line that was given now; None where the run was started from Python.
+        command: The command line that was given now. None means that `train` was called from Python.
+        record: The train.json of a run that is resumed; it holds the command that the run began with.
     """
-    record = run / "train.json"
-    if record.is_file():
+    if record is not None and record.is_file():
         written = json.loads(record.read_text(encoding="utf-8")).get("command")
         if isinstance(written, str):
             return written

@@ -83,7 +83,8 @@ class Run:
         self.config, self.recipe, self.out = trainer.config, trainer.recipe, trainer.out
         self.total_steps, self.is_main = trainer.total_steps, trainer.is_main
         self.accelerator = trainer.accelerator
-        self.command = first_command(self.config, self.out, command if trainer.is_main else None)
+        record = None if trainer.resumed_from is None else self.out / "train.json"
+        self.command = first_command(self.config, command, record=record)
         self.workers = workers
         self.pusher: BackgroundPusher | None = None
 
