@@ -1,6 +1,10 @@
-"""A process of its own that trains, for the tests to kill: `python training_process.py '{"config": …}'`.
+"""A process that trains in children, for the tests to kill.
 
-Settings: config (fields of TrainConfig), resume, kill (where to stop dead, see `arm`), step (and when).
+It imports everything once. Each line on its standard input holds settings as JSON. A fork of the process
+trains with them; a line of JSON on the standard output then tells its exit status and its standard error.
+
+Settings: config (fields of TrainConfig), resume, command, folder (to work in), kill (where to die, see `arm`)
+and step (when to die).
 """
 
 from __future__ import annotations
@@ -10,10 +14,17 @@ import os
 import resource
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401
+import timm.optim
+import timm.scheduler
+import timm.utils  # noqa: F401
 import torch
+import torch.utils.tensorboard
 from accelerate import Accelerator
 
 from u2net_hub import training
@@ -80,6 +91,8 @@ def arm(where: str, step: int) -> None:
 
 def main(settings: dict[str, object]) -> None:
     torch.set_num_threads(1)
+    if settings.get("folder"):
+        os.chdir(settings["folder"])
     if settings.get("kill"):
         arm(settings["kill"], settings["step"])
     if settings.get("resume"):
@@ -89,8 +102,31 @@ def main(settings: dict[str, object]) -> None:
         fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
         fields["freeze"] = tuple(fields.get("freeze", ()))
         config = TrainConfig(**fields)
-    training.train(config, resume=bool(settings.get("resume")))
+    training.train(config, resume=bool(settings.get("resume")), command=settings.get("command"))
+
+
+def in_child(settings: dict[str, object]) -> tuple[int, str]:
+    """The exit status, negative for a signal, and the standard error of `main` in a fork of this process."""
+    with tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            os.dup2(errors.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+            status = 1
+            try:
+                main(settings)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        errors.seek(0)
+        return os.waitstatus_to_exitcode(status), errors.read()
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    for line in sys.stdin:
+        code, text = in_child(json.loads(line))
+        print(json.dumps({"returncode": code, "stderr": text}), flush=True)

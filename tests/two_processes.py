@@ -1,4 +1,4 @@
-"""What `accelerate launch` runs for the tests: three steps, then each process writes what it has.
+"""`accelerate launch` runs this for the tests: three steps, then each process writes its tensors.
 
 Arguments: folder for the answers, and the configuration as `training_process.py` takes it.
 """
@@ -20,7 +20,7 @@ def main(answers: Path, fields: dict[str, object]) -> None:
     torch.set_num_threads(1)
     fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
     trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
-    trainer.source = Pictures.read(trainer.training, (48, 48))
+    trainer.pictures = Pictures.read(trainer.training, (48, 48))
     trainer.set_train_mode()
     stream = trainer.stream(0)
     losses, gradients = [], []
@@ -37,7 +37,12 @@ def main(answers: Path, fields: dict[str, object]) -> None:
         trainer.progress.step += 1
     stream.close()
     rank = trainer.accelerator.process_index
+    patience = 0.0
+    if trainer.accelerator.num_processes > 1:
+        group = torch.distributed.distributed_c10d._get_default_group()
+        patience = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     answer = {
+        "patience": torch.tensor(patience),
         "losses": torch.stack(losses),
         "gradients": torch.stack(gradients),
         **trainer.network.state_dict(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -50,18 +53,62 @@ def test_pictures_are_resized_as_inference_resizes_them(tmp_path: Path, rng: np.
     np.testing.assert_array_equal(pictures.images[0], expected)
 
 
-def test_pictures_kept_in_a_file_are_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.fixture
+def three_pairs(tmp_path: Path, rng: np.random.Generator) -> SaliencyDataset:
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         for name in "abc":
             photo = Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8))
             photo.convert("RGB" if folder == "images" else "L").save(tmp_path / folder / f"{name}.png")
-    dataset = SaliencyDataset(tmp_path)
-    memory = Pictures.read(dataset, (16, 16))
-    disk = Pictures.read(dataset, (16, 16), file=tmp_path / "cache" / "pictures")
+    return SaliencyDataset(tmp_path)
+
+
+def test_pictures_kept_on_disk_are_the_same(three_pairs: SaliencyDataset, tmp_path: Path) -> None:
+    memory = Pictures.read(three_pairs, (16, 16))
+    disk = Pictures.read(three_pairs, (16, 16), folder=tmp_path)
     assert torch.equal(memory.images, disk.images)
     assert torch.equal(memory.masks, disk.masks)
-    assert (tmp_path / "cache" / "pictures").stat().st_size == 3 * 16 * 16 * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file keeps its name there")
+def test_pictures_kept_on_disk_leave_no_file(three_pairs: SaliencyDataset, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    pictures = Pictures.read(three_pairs, (16, 16), folder=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(pictures) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve files")
+def test_a_disk_without_room_is_an_error_before_decoding(
+    three_pairs: SaliencyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(OSError, match=r"has no room for 0\.00 GiB of decoded pictures.*No space left"):
+        Pictures.read(three_pairs, (16, 16), folder=tmp_path)
+
+
+def test_a_system_that_cannot_reserve_files_writes_them_in_full(
+    three_pairs: SaliencyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    disk = Pictures.read(three_pairs, (16, 16), folder=tmp_path)
+    assert torch.equal(disk.images, Pictures.read(three_pairs, (16, 16)).images)
+
+
+@pytest.mark.parametrize("seed", [20240101, 2**63, 2**64 - 1])
+def test_any_seed_works(seed: int) -> None:
+    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+    assert batches[0][0].isfinite().all()
+
+
+def test_a_large_seed_is_not_cut_off() -> None:
+    def order(seed: int) -> list[int]:
+        return Batches(numbered(100), CONFIG, Phase(1, 8, 8), batch_size=100, seed=seed).indices(0)
+
+    assert order(1) != order(1 + 2**24) != order(1 + 2**44)
 
 
 def test_class_numbers_are_never_mixed_by_resizing() -> None:
@@ -87,7 +134,7 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
     first, again = batches(1), batches(1)
     later = [again[number] for number in (7, 2)][1]
     assert torch.equal(first[2][0], later[0])
-    assert not torch.equal(first[2][0], batches(2)[2][0])
+    assert not torch.equal(first[2][1], batches(2)[2][1])
 
 
 def test_processes_share_one_global_batch() -> None:

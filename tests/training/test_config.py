@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from u2net_hub import TrainConfig
-from u2net_hub.training.config import RECIPES, Phase
+from u2net_hub.training.config import RECIPES, Phase, Recipe, field_help
 
 
 def test_the_paper_recipe_is_that_of_section_4_2() -> None:
@@ -28,6 +29,7 @@ def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
     loaded = TrainConfig.load(tmp_path / "train.json")
     assert loaded.settings == config.settings
     assert loaded.settings.lr == 0.5
+    assert loaded.out == str(tmp_path)
     assert (loaded.freeze, loaded.input_size, loaded.evaluate) == (("bn",), (64, 32), ("a", "b"))
 
 
@@ -51,6 +53,9 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"classes": 1}, "classes is 1"),
         ({"freeze": ("head",)}, "cannot freeze"),
         ({"freeze": ("encoder",)}, "needs trained weights"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+        ({"cache": "tape"}, "cache is 'tape'"),
         ({"keep": 0}, "keep is 0"),
         ({"accumulate": 0}, "accumulate is 0"),
         ({"accumulate": 3}, "batch_size 16 does not divide into 3 parts"),
@@ -69,3 +74,17 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
 def test_a_configuration_that_cannot_work_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(data="d", out="o", **fields)
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, Recipe])
+def test_each_field_has_a_help_text_of_whole_sentences(cls: type) -> None:
+    texts = field_help(cls)
+    assert list(texts) == [field.name for field in fields(cls)]
+    for text in texts.values():
+        assert text[0].isupper()
+        assert text.endswith(".")
+        assert "\n" not in text
+
+
+def test_a_help_text_is_the_docstring_below_the_field() -> None:
+    assert field_help(Recipe)["lr"] == "Highest learning rate."

@@ -60,6 +60,13 @@ def test_two_processes_with_frozen_batch_norm_give_what_one_gives(
         torch.testing.assert_close(rank[what], one[what], atol=1e-5, rtol=0)
 
 
+def test_processes_wait_for_days_because_the_main_process_scores_alone(
+    frozen: list[dict[str, torch.Tensor]],
+) -> None:
+    for rank in frozen[1:]:
+        assert rank["patience"] >= 24 * 3600
+
+
 def test_with_live_batch_norm_the_processes_stay_equal(
     pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:

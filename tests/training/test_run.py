@@ -8,9 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,10 +24,12 @@ from PIL import Image
 
 from u2net_hub import TrainConfig, U2Net, train
 from u2net_hub.datasets.dataset import SaliencyDataset
+from u2net_hub.training import run as run_module
 from u2net_hub.training.checkpointing import newest_checkpoint
 from u2net_hub.training.config import Phase
 from u2net_hub.training.log import read_metrics
 from u2net_hub.training.network import build_network, freeze
+from u2net_hub.training.signals import stop_gently
 from u2net_hub.training.trainer import Trainer, TrainingDiverged, phase_at
 
 HERE = Path(__file__).parents[1]
@@ -47,11 +52,32 @@ def config(pairs: Path, source: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**fields)
 
 
-def start(arguments: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(HERE / "training_process.py"), json.dumps(arguments)],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+class Done(NamedTuple):
+    """How a training in a process of its own ended."""
+
+    returncode: int
+    stderr: str
+
+
+Start = Callable[[dict[str, Any]], Done]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Trains in a process of its own, which a test may kill; the imports are shared."""
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "training_process.py")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as server:  # fmt: skip
+
+        def run(arguments: dict[str, Any]) -> Done:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(json.dumps(arguments) + "\n")
+            server.stdin.flush()
+            return Done(**json.loads(server.stdout.readline()))
+
+        yield run
 
 
 def sha256(run: Path) -> str:
@@ -64,16 +90,17 @@ def rows(run: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture(scope="module")
-def whole(pairs: Path, tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(start: Start, pairs: Path, tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    done = start({"config": settings(pairs, tiny_source, run)})
+    command = f"u2net train --data {pairs} --out {run} --init {tiny_source}"
+    done = start({"config": settings(pairs, tiny_source, run), "command": command})
     assert done.returncode == 0, done.stderr
     return run
 
 
 def test_a_run_killed_at_five_points_and_out_of_room_ends_as_if_nothing_had_been(
-    whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+    start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     arguments = {"config": settings(pairs, tiny_source, run)}
@@ -119,19 +146,120 @@ def test_the_best_validation_is_what_is_kept(whole: Path) -> None:
     assert all(torch.equal(kept[key], final[key]) for key in final)
 
 
-def test_the_result_comes_with_its_scores_and_how_it_was_made(whole: Path) -> None:
+def test_the_result_comes_with_its_scores_and_how_it_was_made(whole: Path, tiny_source: Path) -> None:
     results = json.loads((whole / "final" / "results.json").read_text())
     assert results["weights_sha256"] == sha256(whole)
     (scores,) = results["datasets"].values()
     assert scores["n"] == 4
     assert 0 <= scores["mae"] <= 1
-    assert results["training"]["start"]
+    assert results["training"]["start"] == tiny_source.name
     history = results["training"]["history"]
     assert [entry["mae"] for entry in history] == pytest.approx(
         [float(row[5]) for row in rows(whole) if row[5]], abs=1e-6
     )
     hours = [entry["hours"] for entry in history]
     assert hours == sorted(hours)
+
+
+def test_no_record_that_is_published_holds_a_folder_of_the_machine(
+    whole: Path, pairs: Path, tiny_source: Path
+) -> None:
+    results = json.loads((whole / "final" / "results.json").read_text())
+    command = f"u2net train --data {pairs.name} --out run --init {tiny_source.name}"
+    assert results["command"] == results["training"]["command"] == command
+    for path in (whole / "final").rglob("*"):
+        if path.suffix in (".json", ".md", ".csv"):
+            assert str(whole.parent) not in path.read_text()
+
+
+def test_the_arguments_of_the_program_that_trains_are_not_recorded(
+    pairs: Path, tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script.py", "--db-password", "secret"])
+    final = train(config(pairs, tiny_source, tmp_path / "run", overrides={**FAST, "epochs": 1}))
+    results = json.loads((final / "results.json").read_text())
+    assert results["command"].startswith(f"train(TrainConfig(data={pairs.name!r}, out='run'")
+    for path in (tmp_path / "run").rglob("*.json"):
+        assert "secret" not in path.read_text()
+
+
+def test_a_run_that_was_moved_resumes_where_it_is_now_from_any_folder(
+    start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "before" / "pairs").symlink_to(pairs)
+    arguments = {"config": settings(Path("pairs"), tiny_source, Path("run"))}
+    begun = {**arguments, "folder": str(tmp_path / "before"), "kill": "saved", "step": 8}
+    killed = start({**begun, "command": "u2net train --data pairs"})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (tmp_path / "before" / "run").rename(tmp_path / "after" / "moved")
+    arguments["config"]["out"] = "moved"
+    resumed = {**arguments, "folder": str(tmp_path / "after"), "resume": True}
+    done = start({**resumed, "command": "u2net train --resume"})
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "before" / "run").exists()
+    moved = tmp_path / "after" / "moved"
+    assert sha256(moved) == sha256(whole)
+    results = json.loads((moved / "final" / "results.json").read_text())
+    assert results["training"]["command"] == "u2net train --data pairs"
+
+
+def test_pictures_on_disk_train_the_same_and_leave_nothing(
+    start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = start({"config": settings(pairs, tiny_source, run, cache="disk")})
+    assert done.returncode == 0, done.stderr
+    assert sha256(run) == sha256(whole)
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_dozen_pairs_train_with_the_settings_as_they_come(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+        for i in range(12):
+            (data / kind / f"{i:02}.png").symlink_to(pairs / kind / f"{i:02}.png")
+    new = TrainConfig(data=str(data), out=str(tmp_path / "run"), init=str(tiny_source), device="cpu")
+    trainer = Trainer(new, resume=False)
+    assert (len(trainer.training), len(trainer.held_out), trainer.recipe.batch_size) == (11, 1, 11)
+
+
+def test_the_first_signal_tells_at_once_how_to_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_gently("u2net train --out run --resume") as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGTERM]
+        assert "To go on later: u2net train --out run --resume" in caplog.text
+        assert signal.getsignal(signal.SIGTERM) == before  # the second signal acts as usual
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_stopped_run_names_the_command_that_goes_on(
+    pairs: Path, tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def stopped(_: str | None) -> Iterator[list[int]]:
+        yield [signal.SIGINT]
+
+    monkeypatch.setattr(run_module, "stop_gently", stopped)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match=f"stopped at step 1 of 16; go on with: u2net .*{run}"):
+        train(config(pairs, tiny_source, run))
+    assert newest_checkpoint(run) == run / "checkpoints" / "step-00000001"
+
+
+def test_a_thread_can_train_because_only_the_main_thread_handles_signals() -> None:
+    with ThreadPoolExecutor(1) as pool:
+
+        def listen() -> list[int]:
+            with stop_gently("go on") as asked:
+                return asked
+
+        assert pool.submit(listen).result() == []
 
 
 def test_the_loss_falls(whole: Path) -> None:
@@ -186,8 +314,8 @@ def test_a_loss_that_explodes_stops_the_run(pairs: Path, tiny_source: Path, tmp_
         assert load_file(newest / "model.safetensors").keys() == weights.state_dict().keys()
 
 
-def test_too_few_pairs_for_a_batch_are_refused(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="leaves 2 pairs for training, fewer than a batch of 4"):
+def test_too_few_pairs_for_batch_norm_are_refused(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 pairs for training, but a step needs at least 4"):
         train(config(pairs, tiny_source, tmp_path, validation=18))
 
 
@@ -358,7 +486,7 @@ def take_steps(trainer: Trainer, number: int) -> None:
     """Steps of a run from where it is, without its log and checkpoints."""
     from u2net_hub.training.batches import Pictures
 
-    trainer.source = Pictures.read(trainer.training, (48, 48))
+    trainer.pictures = Pictures.read(trainer.training, (48, 48))
     trainer.set_train_mode()
     stream = trainer.stream(trainer.progress.step)
     for _ in range(number):

@@ -105,6 +105,6 @@ def main() -> None:
         message = " ".join(str(e).split()) or type(e).__name__
         typer.echo(f"u2net: {message}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("u2net: interrupted", err=True)
+    except KeyboardInterrupt as e:
+        typer.echo(f"u2net: {str(e) or 'interrupted'}", err=True)
         sys.exit(130)

@@ -52,7 +52,12 @@ def train(
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, bf16 or fp16.")] = None,
-    validation: Annotated[float, typer.Option(help="Pairs to hold out: a number, or a part below 1.")] = 300,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Pairs to hold out: a number, or a fraction below 1; by default 10 %, at most 300."
+        ),
+    ] = None,
     validation_data: Annotated[str | None, typer.Option(help="Pairs of their own to validate on.")] = None,
     validate_every: Annotated[int | None, typer.Option(help="Steps between validations.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
@@ -84,6 +89,7 @@ def train(
     from ..training import Phase, TrainConfig
 
     logging.getLogger("u2net_hub").setLevel(min(logging.INFO, logging.getLogger().level))
+    command = shlex.join(["u2net", *sys.argv[1:]])
     if resume:
         given = [
             name
@@ -96,7 +102,9 @@ def train(
             raise ValueError(
                 f"--resume goes on with the settings of {out}, got {given} as well; leave them out"
             )
-        final = training.train(TrainConfig.load(out / "train.json"), resume=True, workers=None)
+        final = training.train(
+            TrainConfig.load(out / "train.json"), resume=True, workers=None, command=command
+        )
         typer.echo(final)
         return
     if data is None:
@@ -163,7 +171,7 @@ def train(
         typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB")
         typer.echo(f"time               {estimate.seconds / 3600:.1f} h, without validation")
     else:
-        typer.echo(training.train(config, workers=None))
+        typer.echo(training.train(config, workers=None, command=command))
 
 
 def eval_(

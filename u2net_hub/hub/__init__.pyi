@@ -49,6 +49,7 @@ from .sources import (
     WEIGHTS_DIR as WEIGHTS_DIR,
     WEIGHTS_NAME as WEIGHTS_NAME,
     Source as Source,
+    is_hub_id as is_hub_id,
     list_bundled as list_bundled,
     list_models as list_models,
     resolve as resolve,

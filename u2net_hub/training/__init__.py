@@ -1,4 +1,4 @@
-"""Recipes, batches, the loop, checkpoints to resume from, and the dry run."""
+"""Train a network: recipes, batches, the loop, checkpoints to resume from, and the dry run."""
 
 import lazy_loader
 

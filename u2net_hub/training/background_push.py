@@ -22,31 +22,30 @@ from ..hub import (
 logger = logging.getLogger(__name__)
 
 
-# In the background of a training run
-
-
 class _Job(NamedTuple):
-    """A copy of a folder on its way to the Hub."""
+    """A copy of a folder that waits to be pushed."""
 
     folder: Path
-    """Where it was copied from."""
+    """The folder that was copied."""
     copy: tempfile.TemporaryDirectory[str]
+    """The copy, which is pushed."""
     message: str
+    """The commit message."""
 
 
 class BackgroundPusher:
-    """Pushes folders to a branch from a thread of its own. Whatever happens there, the run goes on.
+    """Pushes folders to a branch of a Hub repository from a separate thread.
 
-    Failures are logged. While a push is under way, only the newest of the folders handed over waits.
+    Failures are logged and do not stop the run. During a push, only the newest folder waits for the next one.
 
     Args:
-        repo_id: "org/name".
-        branch: for what is handed over with `push`; `finish` pushes to main.
-        private: for a new repo.
-        token: with write permission; None: the one stored by `hf auth login`.
+        repo_id: The repository, "org/name".
+        branch: The branch that `push` pushes to. `finish` pushes to main.
+        private: Whether a new repository is private. None leaves that to the account.
+        token: A token with write permission. None uses the one stored by `hf auth login`.
 
     Raises:
-        ValueError: `repo_id` or `branch` cannot be one.
+        ValueError: `repo_id` or `branch` is not a valid name.
     """
 
     def __init__(
@@ -64,11 +63,11 @@ class BackgroundPusher:
         threading.Thread(target=self._work, name="u2net-hub push", daemon=True).start()
 
     def push(self, folder: str | Path, commit_message: str) -> None:
-        """Hand over a copy of a folder, as `push_folder` takes it."""
+        """Copy a folder and push the copy in the background."""
         try:
             job = _copy(Path(folder), commit_message)
         except OSError as e:
-            logger.warning("%s cannot be copied, and is not pushed to %s: %s", folder, self.repo_id, e)
+            logger.warning("%s cannot be copied and is not pushed to %s: %s", folder, self.repo_id, e)
             return
         with self._changed:
             self._drop(self._waiting)
@@ -83,16 +82,16 @@ class BackgroundPusher:
         tag: str | None = None,
         timeout: float = 900.0,
     ) -> list[str]:
-        """Wait for what is under way, try again what failed last, and push the result of the run to main.
+        """Wait for the current push, repeat the last push if it failed, and push the result to main.
 
         Args:
-            folder: what goes to main; None: nothing.
-            commit_message: for main.
-            tag: for the commit on main.
-            timeout: seconds to wait for the thread.
+            folder: The folder to push to main. None pushes nothing.
+            commit_message: The message of the commit on main.
+            tag: A tag for the commit on main.
+            timeout: The time to wait for the thread, in seconds.
 
         Returns:
-            A line for each folder that is not on the Hub, with the command that pushes it by hand.
+            A message for each folder that is not on the Hub, with the command that pushes it by hand.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._busy and self._waiting is None, timeout)
@@ -135,7 +134,7 @@ class BackgroundPusher:
                 self._busy = True
             reason = self._push(job.copy.name, job.message, self.branch)
             if reason is not None:
-                logger.warning("%s was not pushed, the run goes on: %s", job.folder, reason)
+                logger.warning("%s was not pushed. The run goes on. %s", job.folder, reason)
             with self._changed:
                 self._busy = False
                 self._drop(self._failed)
@@ -147,7 +146,7 @@ class BackgroundPusher:
     def _push(
         self, folder: str | Path, message: str | None, branch: str | None, tag: str | None = None
     ) -> str | None:
-        """Push a folder: None, or why that failed."""
+        """Push a folder. Return the reason if that fails, otherwise None."""
         try:
             push_folder(
                 folder,

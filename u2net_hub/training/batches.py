@@ -1,12 +1,16 @@
-"""Decoded pictures kept in memory, and an endless, reproducible stream of augmented batches from them."""
+"""Decoded pictures in memory, and reproducible augmented batches of them."""
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -20,7 +24,7 @@ from .config import Phase
 
 @dataclass(frozen=True)
 class Pictures:
-    """Photos uint8 (N, S, S, 3) and masks uint8 (N, S, S), all of one size, on one device."""
+    """Photos uint8 (N, H, W, 3) and masks uint8 (N, H, W), all of one size, on one device."""
 
     images: Tensor
     masks: Tensor
@@ -32,24 +36,26 @@ class Pictures:
         size: tuple[int, int],
         *,
         threads: int = 4,
-        file: Path | None = None,
+        folder: Path | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Pictures:
-        """Decode a data set once, resized as `image.preprocess` does.
+        """Decode a data set once, resized as `imaging.preprocess` does.
 
         Args:
-            dataset: the pairs.
-            size: (height, width) in pixels; the aspect is squashed.
-            threads: how many decode at once.
-            file: a file to keep them in where they are too many for memory; the system pages it in and out.
-            progress: called with 1 for each pair.
+            dataset: The pairs.
+            size: (height, width) in pixels; pictures are squashed to it.
+            threads: Number of threads that decode.
+            folder: A folder for temporary files, for sets that are larger than memory. The files vanish with
+                the pictures, also when the process is killed.
+            progress: Called with 1 for each pair.
 
         Raises:
-            OSError, ValueError: of the first pair that cannot be read.
+            OSError: A file cannot be opened, or the disk has no room for the temporary files.
+            ValueError: A pair is damaged.
         """
         n, (h, w) = len(dataset), size
-        images = _allocate((n, h, w, 3), file)
-        masks = _allocate((n, h, w), file and file.with_suffix(".masks"))
+        images = _allocate((n, h, w, 3), folder)
+        masks = _allocate((n, h, w), folder)
         classes = dataset.classes is not None
 
         def read(i: int) -> None:
@@ -67,7 +73,7 @@ class Pictures:
         return cls(torch.from_numpy(images), torch.from_numpy(masks))
 
     def resized(self, size: tuple[int, int], *, classes: bool = False, threads: int = 4) -> Pictures:
-        """A copy at another size, on the CPU; class numbers are never mixed."""
+        """A copy at another size, on the CPU. Class numbers are not interpolated."""
         if tuple(self.masks.shape[1:]) == size:
             return self
         sources = (self.images.numpy(), self.masks.numpy())
@@ -87,22 +93,49 @@ class Pictures:
         return Pictures(*map(torch.from_numpy, copies))
 
     def to(self, device: torch.device) -> Pictures:
-        """On another device."""
+        """A copy on another device."""
         return Pictures(self.images.to(device), self.masks.to(device))
 
     @property
     def nbytes(self) -> int:
+        """The memory that the pictures take, in bytes."""
         return self.images.nbytes + self.masks.nbytes
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _allocate(shape: tuple[int, ...], file: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    if file is None:
+def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An array in memory, or in a temporary file that is removed as soon as nothing uses it."""
+    if folder is None:
         return np.empty(shape, np.uint8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return np.memmap(file, np.uint8, "w+", shape=shape)
+    with tempfile.TemporaryFile(dir=folder, prefix=".pictures-") as file:
+        size = int(np.prod(shape))
+        try:
+            _reserve(file, size)
+        except OSError as e:
+            raise OSError(
+                e.errno,
+                f"{folder} has no room for {size / 2**30:.2f} GiB of decoded pictures ({e.strerror}); make "
+                "room, choose another --out, or train at a smaller size (--crop)",
+            ) from e
+        return np.memmap(file, np.uint8, "r+", shape=shape)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Give a file its blocks on the disk now: writing to a mapped file on a full disk kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    block = bytes(1 << 20)
+    file.seek(0)
+    for start in range(0, size, len(block)):
+        file.write(block[: size - start])
+    file.flush()
 
 
 def _resize(
@@ -114,12 +147,9 @@ def _resize(
 
 
 def normalise(images: Tensor, config: U2NetConfig) -> Tensor:
-    """The batch form of `image.preprocess` after its resize: uint8 (B, H, W, 3) -> float32 (B, 3, H, W).
-
-    A test holds the two to each other.
-    """
+    """Normalise a batch as `imaging.preprocess` does: uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
     x = images.permute(0, 3, 1, 2).float()
-    # the image's own maximum; a black image stays black
+    # divide by the maximum of each image; clamp_min keeps a black image finite
     x = x / (x.amax((1, 2, 3), keepdim=True).clamp_min(1) if config.scale == "image_max" else 255)
     mean = torch.tensor(config.mean, device=x.device).view(1, -1, 1, 1)
     std = torch.tensor(config.std, device=x.device).view(1, -1, 1, 1)
@@ -127,22 +157,24 @@ def normalise(images: Tensor, config: U2NetConfig) -> Tensor:
 
 
 class Batches:
-    """Batches by number: the same seed and number give the same batch, whatever was asked for before.
+    """Augmented batches by number. A batch depends on the seed and its number alone.
 
-    Samples are a stream of shuffled epochs, cut into batches; none is dropped at an epoch's end. With several
-    processes each takes its part of the same global batch, so their number does not change what is learned.
+    The samples of one shuffled epoch after the other are cut into batches, so a batch may hold the end of one
+    epoch and the begin of the next. Several processes share each global batch, so that their number does not
+    change what the network learns.
 
     Args:
-        pictures: all of the training set, at the size that `phase` loads.
-        config: preprocessing.
-        phase: the size of the random crop.
-        batch_size: samples of a global batch.
-        seed: of order and augmentation.
-        flip: mirror half of the samples.
-        jitter: largest relative change of brightness, contrast and saturation.
-        classes: masks are class numbers; they come as int64 (B, H, W), else float32 (B, 1, H, W) in [0, 1].
-        rank: this process.
-        world: number of processes.
+        pictures: The whole training set, at the size that `phase` loads.
+        config: The preprocessing.
+        phase: The size of the random crop.
+        batch_size: The number of samples in a global batch.
+        seed: The seed of the order and the augmentation, at least 0.
+        flip: Whether to mirror half of the samples.
+        jitter: The largest relative change of brightness, contrast and saturation.
+        classes: Whether masks hold class numbers. Targets are then int64 (B, H, W), otherwise float32
+            (B, 1, H, W) in [0, 1].
+        rank: The number of this process.
+        world: The number of processes.
     """
 
     def __init__(
@@ -175,16 +207,16 @@ class Batches:
         self.mine = slice(rank * share, (rank + 1) * share)
 
     def indices(self, number: int) -> list[int]:
-        """Which samples the global batch of that number holds."""
+        """The samples of a global batch."""
         n = len(self.pictures)
         places = range(number * self.batch_size, (number + 1) * self.batch_size)
         return [_order(n, self.seed, place // n)[place % n] for place in places]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """This process's part of a batch: float32 (B, 3, crop, crop), and the target."""
+        """The part of a batch that this process trains on: float32 (B, 3, crop, crop), and the target."""
         device = self.pictures.images.device
         load, crop, n = self.phase.load, self.phase.crop, self.batch_size
-        generator = torch.Generator().manual_seed((self.seed << 40) + number)
+        generator = _generator(_AUGMENTATION, self.seed, number)
         corner = torch.randint(load - crop + 1, (n, 2), generator=generator)
         mirrored = torch.rand(n, generator=generator) < 0.5
         factors = 1 + self.jitter * (2 * torch.rand(n, 3, generator=generator) - 1)
@@ -206,10 +238,18 @@ class Batches:
 
 @lru_cache(maxsize=2)
 def _order(n: int, seed: int, epoch: int) -> list[int]:
-    order: list[int] = torch.randperm(
-        n, generator=torch.Generator().manual_seed((seed << 20) + epoch)
-    ).tolist()
+    """The samples of an epoch, shuffled."""
+    order: list[int] = torch.randperm(n, generator=_generator(_ORDER, seed, epoch)).tolist()
     return order
+
+
+_ORDER, _AUGMENTATION = 0, 1
+
+
+def _generator(stream: int, seed: int, number: int) -> torch.Generator:
+    """A random generator of its own for each combination of the arguments, of any size."""
+    mixed = np.random.SeedSequence([stream, seed, number]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0]))
 
 
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:

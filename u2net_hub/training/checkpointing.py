@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not there, the last good one never lost."""
+"""Checkpoints on disk. Each is written completely or not at all, and the last good one is never lost."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 
 _KEPT = 2
-"""So many checkpoints stay: the newest, and one before it."""
+"""The number of checkpoints that are kept: the newest and the one before it."""
 
 
 def checkpoint_name(step: int) -> str:
-    """The folder of a step; names sort as steps do."""
+    """The name of the folder for a step. Names sort in the order of steps."""
     return f"step-{step:08d}"
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The last complete checkpoint of a run: what has its final name was written in full."""
+    """The last complete checkpoint of a run. A folder gets its final name only when it is complete."""
     return max((run / "checkpoints").glob("step-*"), default=None)
 
 
 def write_checkpoint(run: Path, step: int, accelerator: Accelerator, progress: Mapping[str, object]) -> Path:
-    """Write a checkpoint beside the others, and only then remove all but the one before it.
+    """Write a checkpoint, then remove all but this one and the one before it.
 
-    Every process of a run calls it.
+    Every process of a run must call this function.
 
     Args:
-        run: folder of the run.
-        step: optimizer steps done.
-        accelerator: what is to be saved is registered with it.
-        progress: written beside the tensors, as progress.json.
+        run: The folder of the run.
+        step: The number of optimizer steps done.
+        accelerator: Everything that is registered with it is saved.
+        progress: The content of progress.json, which is written beside the tensors.
 
     Returns:
-        The checkpoint's folder.
+        The folder of the checkpoint.
 
     Raises:
-        OSError: it could not be written; the one before is intact.
+        OSError: The checkpoint could not be written. The one before it is intact.
     """
     folder = run / "checkpoints"
     unfinished, finished = folder / f".{checkpoint_name(step)}", folder / checkpoint_name(step)
@@ -64,9 +64,7 @@ def write_checkpoint(run: Path, step: int, accelerator: Accelerator, progress: M
     except (OSError, RuntimeError, SafetensorError) as e:
         shutil.rmtree(unfinished, ignore_errors=True)
         before = newest_checkpoint(run)
-        kept = (
-            f"{before} is intact: make room and go on with --resume" if before else "there is none before it"
-        )
+        kept = f"{before} is intact: make room and go on with --resume" if before else "there is no other one"
         raise OSError(f"could not write the checkpoint {finished}: {e}; {kept}") from e
     accelerator.wait_for_everyone()
     if main:
@@ -80,7 +78,7 @@ def write_checkpoint(run: Path, step: int, accelerator: Accelerator, progress: M
 
 
 def _flush(path: Path) -> None:
-    """Wait until the disk has it, so that a power cut cannot leave an empty file behind a final name."""
+    """Wait until the disk holds a file or folder, so that a power cut cannot leave it empty."""
     if sys.platform == "win32":  # folders cannot be opened there
         return
     handle = os.open(path, os.O_RDONLY)

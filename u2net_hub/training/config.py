@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,49 +15,59 @@ from ..config import STAGES
 
 
 class Phase(NamedTuple):
-    """A part of the run at one resolution; sizes in pixels, pictures are squares as in the paper."""
+    """A part of the run at one resolution. Pictures are squashed to squares, as in the paper."""
 
     until: float
-    """Where the phase ends, as a part of all steps; the last one ends at 1."""
+    """The end of the phase, as a fraction of all steps. The last phase ends at 1."""
     load: int
-    """Side that pictures are resized to."""
+    """The side that pictures are resized to, in pixels."""
     crop: int
-    """Side of the random crop that the network sees; equal to `load` for no crop."""
+    """The side of the random crop that the network sees, in pixels. Equal to `load`, it crops nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a training step does."""
+    """Everything that decides what a training step does.
+
+    The docstring below each field is its help text; see `field_help`.
+    """
 
     epochs: float
+    """Passes over the training pairs."""
     batch_size: int
-    """Pictures per optimizer step, over all devices and accumulation steps."""
+    """Pairs per optimizer step, over all devices and accumulation steps."""
     phases: tuple[Phase, ...]
+    """Resolutions of the run, one after the other."""
     optimizer: str
-    """Name in timm's optimizer registry."""
+    """Name of an optimizer in timm's registry."""
     lr: float
+    """Highest learning rate."""
     weight_decay: float = 0.0
+    """Weight decay of the optimizer."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or falling like a cosine."""
     warmup: float = 0.0
-    """Part of all steps over which the learning rate rises from 0."""
+    """Fraction of all steps in which the learning rate rises; used with the cosine schedule."""
     final_lr: float = 0.0
-    """Learning rate at the end of the cosine, as a part of `lr`."""
+    """Learning rate at the end of the cosine, as a fraction of the highest."""
     ema: float | None = None
-    """Decay of the moving average of the weights; None for none."""
+    """Decay of the moving average of the weights. Without it, no average is kept."""
     bce: float = 1.0
-    """Weight of binary cross-entropy."""
+    """Weight of the binary cross-entropy loss."""
     iou: float = 0.0
     """Weight of the soft IoU loss."""
     side_weights: tuple[float, ...] | None = None
-    """Loss weight of each output, fused first; None is 1 for all, as in the paper."""
+    """Loss weight of each output, the fused output first. By default all are 1, as in the paper."""
     flip: bool = True
     """Mirror half of the pictures horizontally."""
     jitter: float = 0.0
-    """Brightness, contrast and saturation change by a factor in [1 - jitter, 1 + jitter]."""
+    """Largest relative change of brightness, contrast and saturation, from 0 up to 1."""
     clip_norm: float | None = None
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient. By default gradients are not clipped."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Number format of the network's computations: float32, bf16 or fp16."""
     channels_last: bool = False
+    """Store activations with channels last, which is faster on many devices."""
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -67,12 +79,13 @@ RECIPES: Mapping[str, Recipe] = {
         optimizer="adam",
         lr=1e-3,
     ),
-    # Small pictures first: a step at 96 px costs a ninth of one at 288 px and at the start teaches as much.
+    # The first steps use small pictures: a step at 96 px costs a ninth of one at 288 px and at the start
+    # improves the network as much.
     "fast": Recipe(
         epochs=12,
         batch_size=16,
         phases=(Phase(0.6, 112, 96), Phase(0.9, 184, 160), Phase(1.0, 320, 288)),
-        # at 96 px Muon's loss stood after 300 steps where AdamW's (4e-3) came after more than 500
+        # at 96 px, Muon reached after 300 steps the loss that AdamW (lr 4e-3) needed over 500 for
         optimizer="muon",
         lr=5e-3,
         weight_decay=0.01,
@@ -89,52 +102,61 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Fields that are None take the recipe's value.
+    """The configuration of one training run.
+
+    The docstring below each field is its help text; see `field_help`.
 
     Raises:
-        ValueError: a field is out of range or at odds with another one.
+        ValueError: A field is out of range, or contradicts another one.
     """
 
     data: str
-    """Folder or list file of the pairs, as `find_pairs` takes it."""
+    """Folder or list file of photos and masks."""
     out: str
     """Folder of the run."""
     images: str | None = None
+    """Folder of the photos, if it cannot be guessed from its name."""
     masks: str | None = None
+    """Folder of the masks, if it cannot be guessed from its name."""
     model: str = "u2netp"
-    """Size of a new network; with `init`, ignored."""
+    """Size of a new network: u2netp or u2net. Ignored when training starts from other weights."""
     init: str | None = None
-    """A source of weights to fine-tune; None trains from scratch."""
+    """Weights to fine-tune: a bundled name, a path, or a name on the Hub. By default the network is new."""
     classes: int | None = None
-    """Number of classes, background included, in masks of class numbers; None for saliency."""
+    """Number of classes, background included, if masks hold class numbers. By default masks are saliency."""
     freeze: tuple[Literal["encoder", "bn"], ...] = ()
+    """Parts of the network that do not learn: encoder, or bn for batch norm."""
     recipe: str = "fast"
+    """Set of training settings to start from: fast or paper."""
     overrides: Mapping[str, object] | None = None
-    """Fields of the recipe to change."""
-    validation: float = 300
-    """How many pairs to hold out, or, below 1, which part of them."""
+    """Fields of the recipe to change, by name."""
+    validation: float | None = None
+    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300."""
     validation_data: str | None = None
-    """A data set of its own to validate on; then nothing is held out."""
+    """Separate data set to validate on. Then no training pair is held out."""
     input_size: tuple[int, int] | None = None
-    """What the network sees in use, (height, width) in pixels; by default that of `init`, or, for a new
-    network, what the last phase loads."""
+    """Size (height, width) in pixels at which the trained network is used. By default that of the weights it
+    starts from, or the size that a new network is trained at."""
     accumulate: int = 1
-    """Steps whose gradients are added up before the optimizer moves; `batch_size` is over all of them."""
+    """Number of parts that each batch is split into to save memory. Gradients are summed over them."""
     seed: int = 0
+    """Seed of the split, the weights, the order of pairs and the augmentation."""
     device: str = "auto"
+    """Device to train on: auto, cpu, cuda or mps."""
     validate_every: int | None = None
-    """Steps between validations; by default twenty times a run."""
+    """Steps between validations. By default there are twenty validations in a run."""
     save_every: int | None = None
-    """Steps between checkpoints; by default as `validate_every`."""
+    """Steps between checkpoints. By default a checkpoint is written after each validation."""
     keep: int = 3
-    """How many of the best weights to keep."""
+    """Number of best weights to keep."""
     cache: Literal["auto", "memory", "disk"] = "auto"
-    """Where decoded pictures wait: in memory, or in a file under `out` where they do not fit."""
+    """Where decoded pictures are kept: memory, disk, or auto for disk only if memory is too small."""
     evaluate: tuple[str, ...] = ()
     """Data sets to score the result on at the end, besides the held-out pairs."""
     push_to: str | None = None
-    """Hub repository, "org/name"."""
+    """Hub repository (org/name): the best weights so far go to its branch training, the result to main."""
     compile: bool = False
+    """Compile the network, which pays off in long runs on a GPU."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
@@ -153,6 +175,10 @@ class TrainConfig:
             raise ValueError(f"cannot freeze {sorted(wrong)}, expected 'encoder' or 'bn'")
         if self.init is None and "encoder" in self.freeze:
             raise ValueError("a frozen encoder needs trained weights: give a source as init (--init SOURCE)")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed}, expected 0 to 2**64 - 1")
+        if self.cache not in ("auto", "memory", "disk"):
+            raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk']")
         if self.keep < 1:
             raise ValueError(f"keep is {self.keep}, expected at least 1")
         if self.accumulate < 1:
@@ -167,10 +193,10 @@ class TrainConfig:
 
     @property
     def settings(self) -> Recipe:
-        """The recipe with this run's changes.
+        """The recipe with the changes of this run.
 
         Raises:
-            ValueError: a change is not a field of the recipe.
+            ValueError: A change names no field of the recipe.
         """
         changes = dict(self.overrides or {})
         known = [field.name for field in fields(Recipe)]
@@ -179,21 +205,28 @@ class TrainConfig:
             raise ValueError(f"a recipe has no {unknown}, expected some of {known}")
         return replace(RECIPES[self.recipe], **changes)  # type: ignore[arg-type]
 
-    def save(self, path: Path) -> None:
-        """Write the configuration as JSON, the recipe's own values spelled out."""
-        content = {**asdict(self), "overrides": asdict(self.settings)}
+    def save(self, path: Path, *, command: str | None = None) -> None:
+        """Write the configuration as JSON, with all values of the recipe.
+
+        Args:
+            path: The file to write.
+            command: The command that the run began with.
+        """
+        content = {**asdict(self), "overrides": asdict(self.settings), "command": command}
         write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
-        """Read what `save` wrote.
+        """Read what `save` wrote. The folder that the file is in now becomes `out`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not such a file.
+            FileNotFoundError: There is no such file.
+            ValueError: It is not the configuration of a run.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("command", None)
+            content["out"] = str(path.parent)
             for name in ("freeze", "evaluate", "input_size"):
                 content[name] = None if content[name] is None else tuple(content[name])
             overrides = content["overrides"]
@@ -205,6 +238,26 @@ class TrainConfig:
             raise FileNotFoundError(f"{path} is not there: {path.parent} holds no run to resume") from None
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{path} is not the configuration of a run: {e}") from e
+
+
+def field_help(cls: type) -> dict[str, str]:
+    """The help text of each field of `TrainConfig` or `Recipe`: the docstring below it in the source.
+
+    Returns:
+        Names of fields and their help texts; nothing where the source is not installed.
+    """
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
 
 
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}

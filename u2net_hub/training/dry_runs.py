@@ -1,4 +1,4 @@
-"""Before a long run: does the network learn one pair by heart, and what will the run cost?"""
+"""Checks before a long run: whether the network can memorise one pair, and what the run will cost."""
 
 from __future__ import annotations
 
@@ -13,66 +13,73 @@ import torch
 from torch import Tensor
 
 from ..model import U2Net
-from .accelerator import make_accelerator
+from .accelerator import keep_freed_memory, make_accelerator
 from .batches import Batches, Pictures
 from .config import Phase, TrainConfig
+from .data import open_data
 from .loss import deep_supervision
 from .network import build_network, criterion_of, freeze
-from .trainer import Trainer, open_data
+from .trainer import Trainer
 
-# large enough for batch norm over one picture: at 32 px the deepest stages have one value per channel
+# batch norm over one picture needs this: at 32 px, the deepest stages have a single value per channel
 _SIDE = 128
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What `dry_run` measured."""
+    """The measurements of `dry_run`."""
 
     device: str
+    """The device that the run would use."""
     parameters: int
+    """The number of parameters of the network."""
     trained: int
-    """Parameters that learn; the rest is frozen."""
+    """The number of parameters that learn. The others are frozen."""
     pairs: int
+    """The number of training pairs, without those held out."""
     steps: int
+    """The number of optimizer steps of the run."""
     images_per_second: dict[int, float]
-    """By the side of the crop, in pixels."""
+    """The training speed, by the side of the crop in pixels."""
     data_wait: dict[int, float]
-    """Part of the time that went into getting batches, 0 to 1, likewise."""
+    """The fraction of time spent waiting for batches, 0 to 1, by the side of the crop."""
     memory: int
-    """Bytes in use, of the GPU or else of the process, the stored pictures included."""
+    """Bytes that the run needs on the GPU, or else in the process; decoded pictures are included."""
     seconds: float
-    """Expected for all steps, without validation."""
+    """The expected duration of all steps, without validation."""
 
 
 def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
-    """Train a few steps at each resolution of the recipe, and keep nothing.
+    """Measure speed and memory on a few steps at each resolution of the recipe. Nothing is written.
 
     Args:
-        config: as for `train`; nothing is written to its `out`.
-        seconds: time to measure for, at each resolution.
+        config: The configuration, as for `train`. Nothing is written to its `out`.
+        seconds: The time to measure at each resolution.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `train`.
+        FileNotFoundError: Data is missing.
+        ValueError: The configuration does not fit the data, the weights or the machine.
+        ImportError: accelerate or timm is missing.
     """
-    recipe = config.settings
     rates: dict[int, float] = {}
     waits: dict[int, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with keep_freed_memory(), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder), resume=False)
+        recipe = trainer.recipe
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
             stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
-            trainer.step(stream)[0].item()  # the first one allocates and picks kernels
-            begin, steps, trainer.waited = time.perf_counter(), 0, 0.0
+            trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
+            begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
                 trainer.step(stream)[0].item()
                 steps += 1
             spent = time.perf_counter() - begin
             rates[phase.crop] = steps * recipe.batch_size / spent
-            waits[phase.crop] = trainer.waited / spent
+            waits[phase.crop] = trainer.data_wait / spent
         largest = max(phase.load for phase in recipe.phases)
         stored = len(trainer.training) * largest * largest * 4
         memory = stored + (
@@ -81,7 +88,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             else psutil.Process().memory_info().rss
         )
         parameters = list(trainer.network.parameters())
-        images = trainer.total * recipe.batch_size
+        images = trainer.total_steps * recipe.batch_size
         begins = [0.0, *[phase.until for phase in recipe.phases[:-1]]]
         spans = [
             (phase.until - begin) * images / rates[phase.crop]
@@ -92,7 +99,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             pairs=len(trainer.training),
-            steps=trainer.total,
+            steps=trainer.total_steps,
             images_per_second=rates,
             data_wait=waits,
             memory=memory,
@@ -108,20 +115,25 @@ def overfit_one(
     steps: int = 400,
     on_step: Callable[[int, float], object] | None = None,
 ) -> float:
-    """Learn one pair by heart, without augmentation: what can do that can learn, what cannot has a fault.
+    """Train on a single pair, without augmentation, until the network has memorised it.
+
+    If the network cannot memorise one pair, the data or the training code is broken.
 
     Args:
-        config: as for `train`; its optimizer, learning rate and loss are used, nothing is written.
-        index: which pair of the data set.
-        goal: mean absolute error to reach, in evaluation mode, in [0, 1].
-        steps: after how many to give up.
-        on_step: A function that is called with the step and the error, every tenth step.
+        config: The configuration, as for `train`. Its optimizer, learning rate and loss are used. Nothing is
+            written.
+        index: The number of the pair in the data set.
+        goal: The mean absolute error to reach in evaluation mode, in [0, 1].
+        steps: The number of steps after which to give up.
+        on_step: Called with the step and the error at every tenth step.
 
     Returns:
-        The error reached: below `goal`, or the last one.
+        The last error; it is below `goal` if the pair was memorised.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `train`.
+        FileNotFoundError: Data is missing.
+        ValueError: The configuration does not fit the data, the weights or the machine.
+        ImportError: accelerate or timm is missing.
     """
     from timm.optim import create_optimizer_v2
 

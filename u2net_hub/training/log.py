@@ -1,4 +1,4 @@
-"""What a training run leaves to be read: metrics.csv, TensorBoard, curves, a sheet of validation pictures."""
+"""The log of a training run: metrics.csv and TensorBoard files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "step",
-    "seconds",  # since the run began, time between two parts of it left out
+    "seconds",  # time spent in the run; pauses between its parts do not count
     *("epoch", "crop", "lr", "loss", "images_per_second"),
-    "data_wait",  # part of the time that went into getting batches, 0 to 1
+    "data_wait",  # fraction of the time spent waiting for batches, 0 to 1
     *("val_mae", "val_max_f", "val_miou"),
 )
 
 
 class RunLog:
-    """Rows of metrics.csv, and the same to TensorBoard; a resumed run goes on behind its last checkpoint.
+    """Writes rows to metrics.csv, and the same values to TensorBoard.
 
     Args:
-        folder: the run's folder.
-        step: optimizer steps behind us; rows of later steps are cut off.
-        tensorboard: also write event files into `folder`/tensorboard.
+        folder: The folder of the run.
+        step: The step that the run continues from. Rows of later steps are removed.
+        tensorboard: Whether to write event files into `folder`/tensorboard.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = True) -> None:
@@ -53,7 +53,7 @@ class RunLog:
             self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row; floats in full, so that two runs can be compared bit by bit."""
+        """Write one row. Floats are written in full, so that two runs can be compared bit by bit."""
         self._writer.writerow({"step": step, **{k: repr(v) for k, v in values.items()}})
         self._file.flush()
         if self._board is not None:
@@ -61,7 +61,7 @@ class RunLog:
                 self._board.add_scalar(name.replace("val_", "validation/"), value, step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -76,14 +76,14 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv; a last row that was cut short when the process died is left out."""
+    """Read the rows of metrics.csv, without a last row that is incomplete because the process died."""
     with path.open(newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     return [row for row in rows if None not in row.values() and row["step"].isdigit()]
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The validations of `folder`/metrics.csv, each with "hours" and its scores."""
+    """The validations in `folder`/metrics.csv: the scores of each, and when it was made ("hours")."""
     rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
     names = {"val_mae": "mae", "val_max_f": "max_f", "val_miou": "mean_iou"}
     return [

@@ -13,16 +13,16 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 def deep_supervision(
     outputs: Sequence[Tensor], target: Tensor, criterion: Criterion, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """Weighted sum of the criterion over fused and side outputs: section 3.3 of arXiv 2005.09007.
+    """The weighted sum of the criterion over fused and side outputs: section 3.3 of arXiv 2005.09007.
 
     Args:
-        outputs: logits, fused first, each (B, out, H, W), of any floating type; taken to float32 here.
-        target: what the criterion compares each of them with.
-        criterion: (logits, target) -> scalar, the mean over the batch.
-        weights: one per output; the paper's are all 1, and so is the default.
+        outputs: Logits, the fused output first, each (B, out, H, W). They are converted to float32.
+        target: The ground truth, in the form that the criterion expects.
+        criterion: The loss of one output: (logits, target) -> scalar, the mean over the batch.
+        weights: One weight for each output. By default all are 1, as in the paper.
 
     Raises:
-        ValueError: the number of weights is not the number of outputs.
+        ValueError: The number of weights differs from the number of outputs.
     """
     weights = weights or [1.0] * len(outputs)
     if len(weights) != len(outputs):
@@ -37,14 +37,15 @@ def deep_supervision(
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over all pixels: logits and target in [0, 1], each (B, 1, H, W) -> scalar."""
+    """The mean over all pixels: logits and a target in [0, 1], (B, 1, H, W) each -> scalar."""
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - intersection over union of soft masks, mean over the batch: (B, 1, H, W) each -> scalar in [0, 1].
+    """1 - intersection over union of soft masks, the mean over the batch: (B, 1, H, W) each -> scalar.
 
-    As in BASNet (Qin et al. 2019). Both areas get a pixel more, so that an empty target costs what is found.
+    This is the IoU loss of BASNet (Qin et al. 2019). One pixel is added to both areas, so that a map for an
+    empty target has a lower loss the less it finds.
     """
     saliency = logits.sigmoid()
     both = (saliency * target).sum((1, 2, 3))
@@ -53,13 +54,13 @@ def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over labelled pixels: logits (B, classes, H, W), int64 (B, H, W), 255 for no label -> scalar."""
+    """The mean over pixels whose label is not 255: logits (B, classes, H, W), int64 (B, H, W) -> scalar."""
     labelled = (target != 255).sum().clamp(min=1)
     return F.cross_entropy(logits, target, ignore_index=255, reduction="sum") / labelled
 
 
 def bce_iou(logits: Tensor, target: Tensor, *, bce: float, iou: float) -> Tensor:
-    """Weighted sum of binary cross-entropy and soft IoU loss: (B, 1, H, W) each -> scalar."""
+    """The weighted sum of binary cross-entropy and soft IoU loss: (B, 1, H, W) each -> scalar."""
     total = logits.new_zeros(())
     if bce:
         total = total + bce * binary_cross_entropy(logits, target)

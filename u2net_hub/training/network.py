@@ -1,4 +1,4 @@
-"""The network of a training run: new or from other weights, what of it learns, and what it is compared by."""
+"""The network of a training run: its weights at the start, its frozen parts, and its loss."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 def criterion_of(config: TrainConfig) -> Criterion:
-    """What each output is compared with the mask by."""
+    """The loss applied to each output."""
     if config.classes:
         return cross_entropy
     return partial(bce_iou, bce=config.settings.bce, iou=config.settings.iou)
 
 
 def build_network(config: TrainConfig) -> U2Net:
-    """A new network, or one with the weights of `config.init`, with heads for `config.classes`.
+    """Build a new network, or load the weights of `config.init`, with one output for each class.
 
     Raises:
-        ValueError: the source does not read RGB.
+        ValueError: The network of `config.init` does not take RGB input.
     """
     size = {} if config.input_size is None else {"input_size": config.input_size}
     heads: dict[str, object] = {}
@@ -39,7 +39,7 @@ def build_network(config: TrainConfig) -> U2Net:
     source = U2Net.from_pretrained(config.init)
     if source.config.in_channels != 3:
         raise ValueError(
-            f"{config.init} reads {source.config.in_channels} channels, training data has 3 (RGB)"
+            f"{config.init} takes {source.config.in_channels} input channels, but photos have 3 (RGB)"
         )
     if config.classes is None or source.config.out_channels == config.classes:
         source.config = source.config.replace(**size)
@@ -48,18 +48,19 @@ def build_network(config: TrainConfig) -> U2Net:
     body = {k: v for k, v in source.state_dict().items() if not k.startswith(("side", "outconv"))}
     network.load_state_dict(body, strict=False)
     logger.warning(
-        "%s has %d output channels, wanted are %d: side1 … side%d and outconv start anew, all else is kept",
+        "%s has %d output channels, but %d are needed: side1 … side%d and outconv start anew, "
+        "all other weights are kept",
         *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
     )
     return network
 
 
 def freeze(network: U2Net, parts: tuple[str, ...]) -> None:
-    """Stop parts of the network from learning: weights keep their values, batch norm its statistics.
+    """Freeze parts of the network: their weights and their batch norm statistics no longer change.
 
     Args:
-        network: changed in place.
-        parts: "encoder" for the encoder stages, "bn" for all batch norm.
+        network: The network, which is changed in place.
+        parts: "encoder" for the encoder stages, "bn" for all batch norm layers.
     """
     frozen: list[nn.Module] = []
     if "encoder" in parts:

@@ -1,10 +1,9 @@
-"""Plots of a run and the contact sheet of its validation pictures."""
+"""The plots of a run and the contact sheet of its validation pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,6 @@ from PIL import Image
 from ..evaluation import draw_plots
 from ..imaging import Entry, draw_sheet
 from .log import read_metrics
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_run(folder: Path) -> None:
@@ -46,6 +42,6 @@ def plot_run(folder: Path) -> None:
 def draw_validation(
     path: Path, rows: Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
 ) -> None:
-    """Write a picture with a row per sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
+    """Write a contact sheet with a row for each sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
     entries = [Entry([Image.fromarray(array) for array in row], "") for row in rows]
     draw_sheet(entries, columns=1, tile=160, title="photo, ground truth, map").save(path)

@@ -1,4 +1,4 @@
-"""Training: data -> checkpoints -> validation -> the best weights, laid out as a Hub repo."""
+"""The data and the network of a training run, and one optimizer step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from .accelerator import free_memory, make_accelerator
 from .batches import Batches, Pictures
 from .checkpointing import newest_checkpoint
 from .config import Phase, Recipe, TrainConfig
+from .data import divide, fit_batch
 from .loss import deep_supervision
 from .network import build_network, criterion_of, freeze
 
@@ -29,100 +30,105 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN, infinite, or several times what it had been."""
+    """The loss became NaN or infinite, or grew to several times its lowest value."""
 
 
 @dataclass
 class Progress:
-    """What a checkpoint holds beside tensors."""
+    """The state of a run that a checkpoint holds besides tensors."""
 
     step: int = 0
-    """Optimizer steps done."""
+    """The number of optimizer steps done."""
     seconds: float = 0.0
-    """Time spent in training and validation, over all parts of the run."""
+    """The time spent on training and validation, over all parts of a resumed run."""
     smooth: float | None = None
-    """Moving average of the loss."""
+    """The moving average of the loss."""
     lowest: float = math.inf
-    """The lowest that average has been."""
+    """The lowest value of that average so far."""
     best: list[dict[str, float]] = field(default_factory=list)
-    """The best validations, best first: step and scores."""
+    """The step and the scores of the best validations, best first."""
 
 
 class Trainer:
-    """What a run learns from, what learns, and one optimizer step; `run.Run` drives it."""
+    """The data, the network and the optimizer of a run. `run.Run` calls its steps.
 
-    source: Pictures
-    """The decoded training set, at the largest size of the recipe; set before `stream` is asked for."""
+    Args:
+        config: The configuration of the run.
+        resume: Whether to continue the run that `config.out` holds.
+
+    Raises:
+        FileExistsError: `config.out` holds a run and `resume` is false.
+        FileNotFoundError: There is nothing to resume, or data is missing.
+        ValueError: The configuration does not fit the data, the weights or the machine.
+    """
+
+    pictures: Pictures
+    """The decoded training set, at the largest size of the recipe. Set it before calling `stream`."""
 
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
         self.config, self.recipe = config, config.settings
         self.out = Path(config.out)
-        self.checkpoints = self.out / "checkpoints"
         self.accelerator = make_accelerator(config)
+        self.is_main = self.accelerator.is_main_process
         self.progress = Progress()
-        self.waited = 0.0  # seconds spent on getting batches, since someone set it to 0
-        self.main = self.accelerator.is_main_process
-        newest = newest_checkpoint(self.out)
-        if newest is not None and not resume:
+        self.data_wait = 0.0  # seconds that steps waited for batches; a caller may reset it
+        self.resumed_from = newest_checkpoint(self.out)
+        if self.resumed_from is not None and not resume:
             raise FileExistsError(
-                f"{self.out} holds a run ({newest.name}); add --resume to go on, or choose another --out"
+                f"{self.out} holds a run ({self.resumed_from.name}); add --resume to go on, or choose "
+                "another --out"
             )
-        if resume and newest is None:
+        if resume and self.resumed_from is None:
             raise FileNotFoundError(
-                f"{self.checkpoints} holds no checkpoint to resume; start without --resume"
+                f"{self.out / 'checkpoints'} holds no checkpoint to resume; start without --resume"
             )
-        self.newest = newest
-        if self.main:
+        self._divide_data()
+        if self.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
-        self._read_data()
         self._build()
 
-    # what it learns from
+    # data
 
-    def _read_data(self) -> None:
+    def _divide_data(self) -> None:
         config = self.config
-        whole = open_data(config)
-        if config.validation_data is not None:
-            training, held_out = whole, SaliencyDataset(config.validation_data, classes=config.classes)
-        else:
-            training, held_out = whole.split(config.validation, seed=config.seed)
-        if len(training) < self.recipe.batch_size:
-            raise ValueError(
-                f"{config.data} leaves {len(training)} pairs for training, fewer than a batch of "
-                f"{self.recipe.batch_size}; use --batch-size, or hold out fewer with --validation"
-            )
-        self.training, self.held_out = training, held_out
-        names = [pair.name for pair in training.pairs]
+        self.training, self.held_out = divide(config)
+        batch_size = fit_batch(
+            self.recipe.batch_size,
+            len(self.training),
+            parts=config.accumulate * self.accelerator.num_processes,
+            live_norm="bn" not in config.freeze,
+        )
+        self.recipe = replace(self.recipe, batch_size=batch_size)
+        names = [pair.name for pair in self.training.pairs]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        updates = self.recipe.epochs * len(training) / self.recipe.batch_size
-        self.total = max(1, math.ceil(updates))
-        every = max(1, self.total // 20)
-        self.validate_every = config.validate_every or every
+        self.total_steps = max(1, math.ceil(self.recipe.epochs * len(self.training) / batch_size))
+        self.validate_every = config.validate_every or max(1, self.total_steps // 20)
         self.save_every = config.save_every or self.validate_every
 
-    def store(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
-        need = len(dataset) * size[0] * size[1] * 4
-        where = self.config.cache
-        if where == "auto":
-            where = "memory" if need < 0.6 * free_memory() else "disk"
-        file = None
-        if where == "disk":
-            file = self.out / "cache" / f"{name}-{self.accelerator.process_index}"
-        with tqdm(total=len(dataset), desc=f"reading {name}", unit="pair", disable=self.silent) as bar:
-            return Pictures.read(dataset, size, threads=os.cpu_count() or 1, file=file, progress=bar.update)
+    def decode(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
+        """Decode a data set into memory, or into temporary files in the folder of the run."""
+        cache = self.config.cache
+        if cache == "auto":
+            bytes_needed = len(dataset) * size[0] * size[1] * 4
+            cache = "memory" if bytes_needed < 0.6 * free_memory() else "disk"
+        folder = self.out if cache == "disk" else None
+        threads = os.cpu_count() or 1
+        with tqdm(total=len(dataset), desc=f"reading {name}", unit="pair", disable=self.hide_bars) as bar:
+            return Pictures.read(dataset, size, threads=threads, folder=folder, progress=bar.update)
 
     @property
-    def silent(self) -> bool | None:
-        return None if self.main else True  # None: silent unless stderr is a terminal
+    def hide_bars(self) -> bool | None:
+        """The `disable` of tqdm: None shows the bars of the main process if stderr is a terminal."""
+        return None if self.is_main else True
 
-    def _place(self, pictures: Pictures) -> Pictures:
-        """On the GPU if they take less than half of what is free there."""
+    def _on_device(self, pictures: Pictures) -> Pictures:
+        """Move pictures to the GPU if they take less than half of its free memory."""
         device = self.accelerator.device
         if device.type == "cuda" and pictures.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             return pictures.to(device)
         return pictures
 
-    # what learns
+    # network
 
     def _build(self) -> None:
         from timm.optim import create_optimizer_v2
@@ -144,11 +150,11 @@ class Trainer:
         )
         self.schedule = None
         if recipe.schedule == "cosine":
-            warmup = round(recipe.warmup * self.total)
+            warmup = round(recipe.warmup * self.total_steps)
             self.schedule, _ = create_scheduler_v2(
                 optimizer,
                 "cosine",
-                num_epochs=self.total - warmup,
+                num_epochs=self.total_steps - warmup,
                 warmup_epochs=warmup,
                 warmup_prefix=True,
                 warmup_lr=recipe.lr * 1e-3,
@@ -165,37 +171,36 @@ class Trainer:
         self.criterion = criterion_of(config)
 
     def stream(self, step: int) -> Generator[tuple[Tensor, Tensor]]:
-        """Micro batches from that step on, the next one made while the network works on this one."""
+        """Micro-batches from a step on. The next one is made while the network works on the current one."""
         recipe, accumulate = self.recipe, self.config.accumulate
-        if recipe.batch_size % accumulate:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} does not divide into {accumulate} accumulation steps"
-            )
         device = self.accelerator.device
         batches: Batches | None = None
         phase: Phase | None = None
         ahead: Future[tuple[Tensor, Tensor]] | None = None
         with ThreadPoolExecutor(1) as pool:
-            for number in range(step * accumulate, self.total * accumulate):
-                wanted = phase_at(recipe, number // accumulate, self.total)
+            for number in range(step * accumulate, self.total_steps * accumulate):
+                wanted = phase_at(recipe, number // accumulate, self.total_steps)
                 if batches is None or wanted != phase:
                     batches, phase, ahead = self._enter(wanted), wanted, None
                 batch = ahead.result() if ahead is not None else batches[number]
                 following = number + 1
-                same = phase_at(recipe, following // accumulate, self.total) == phase
-                # from a GPU-resident set a batch costs nothing; from memory, make it while the GPU is busy
+                same = phase_at(recipe, following // accumulate, self.total_steps) == phase
+                # cutting a batch out of pictures on the GPU is cheap; one from memory is made ahead
                 worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
                 ahead = pool.submit(batches.__getitem__, following) if worth and same else None
                 yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
 
     def _enter(self, phase: Phase) -> Batches:
-        if self.main:
-            logger.info("crops of %d from %d px from step %d on", phase.crop, phase.load, self.progress.step)
-        pictures = self.source.resized((phase.load, phase.load), classes=bool(self.config.classes))
-        return self.batches(self._place(pictures), phase)
+        if self.is_main:
+            logger.info(
+                "From step %d on, crops of %d px are cut from pictures of %d px.",
+                *(self.progress.step, phase.crop, phase.load),
+            )
+        pictures = self.pictures.resized((phase.load, phase.load), classes=bool(self.config.classes))
+        return self.batches(self._on_device(pictures), phase)
 
     def batches(self, pictures: Pictures, phase: Phase) -> Batches:
-        """Micro batches of this run, at one resolution."""
+        """The micro-batches of this run at one resolution."""
         return Batches(
             pictures,
             self.network.config,
@@ -210,7 +215,7 @@ class Trainer:
         )
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
-        """One optimizer step: its loss, mean over accumulation, and the learning rate."""
+        """Do one optimizer step. Return its loss, the mean over accumulation steps, and its learning rate."""
         recipe, accelerator = self.recipe, self.accelerator
         if self.schedule is not None:
             self.schedule.step_update(self.progress.step)
@@ -219,7 +224,7 @@ class Trainer:
         for _ in range(self.config.accumulate):
             asked = time.perf_counter()
             x, target = next(stream)
-            self.waited += time.perf_counter() - asked
+            self.data_wait += time.perf_counter() - asked
             if recipe.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with accelerator.accumulate(self.model):
@@ -238,19 +243,19 @@ class Trainer:
         return torch.stack(losses).mean(), lr
 
     def set_train_mode(self) -> None:
-        """Training mode, but for what is frozen."""
+        """Put the network into training mode, except its frozen parts."""
         self.network.train()
         freeze(self.network, self.config.freeze)
 
-    def anyone(self, asked: bool) -> bool:
-        """Whether any process says so: a signal reaches them at different steps."""
+    def any_process(self, asked: bool) -> bool:
+        """Whether `asked` is true in any process. A signal reaches the processes at different steps."""
         if self.accelerator.num_processes == 1:
             return asked
         flag = torch.tensor(float(asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
 
     def _average_statistics(self) -> None:
-        """Give every process the mean of all running statistics; gradients were averaged already."""
+        """Set the running statistics of every process to their mean. Gradients are averaged already."""
         if self.accelerator.num_processes == 1:
             return
         buffers = [b for b in self.network.buffers() if b.is_floating_point()]
@@ -260,17 +265,12 @@ class Trainer:
 
     @property
     def averaged(self) -> U2Net:
-        """The network that is validated and kept: the moving average where there is one."""
+        """The network that is validated and kept: the moving average of the weights, if there is one."""
         network = self.network if self.ema is None else self.ema.module
         assert isinstance(network, U2Net)
         return network
 
 
 def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
-    """The phase of the optimizer step that comes after `step` of `total`."""
+    """The phase of the run after `step` of `total` optimizer steps."""
     return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])
-
-
-def open_data(config: TrainConfig) -> SaliencyDataset:
-    """The pairs of the run, those to be held out included."""
-    return SaliencyDataset(config.data, images=config.images, masks=config.masks, classes=config.classes)

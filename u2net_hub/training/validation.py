@@ -15,7 +15,10 @@ from .batches import Pictures, normalise
 def predict(
     network: U2Net, pictures: Pictures, *, precision: str = "float32", batch_size: int = 16
 ) -> npt.NDArray[np.uint8]:
-    """Maps of all pictures, as they are scored: uint8 (N, H, W), stretched saliency or class numbers."""
+    """The maps of all pictures as they are scored: uint8 (N, H, W).
+
+    Saliency maps are stretched by the official min-max to 0 … 255; maps of classes hold class numbers.
+    """
     device = next(network.parameters()).device
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     was_training = network.training
@@ -36,7 +39,7 @@ def predict(
 
 
 def score(maps: npt.NDArray[np.uint8], pictures: Pictures, *, classes: int | None) -> dict[str, float]:
-    """Scores for choosing between checkpoints: MAE and max F of saliency, mean IoU of classes."""
+    """The scores that checkpoints are compared by: MAE and max F of saliency, mean IoU of classes."""
     gts = pictures.masks.numpy()
     if classes is not None:
         table = np.zeros((classes, classes), np.int64)

@@ -1,0 +1,44 @@
+"""The maps and scores that checkpoints are compared by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from u2net_hub import U2Net
+from u2net_hub.imaging import load, preprocess
+from u2net_hub.training.batches import Pictures
+from u2net_hub.training.validation import predict, score
+
+
+@pytest.fixture
+def pictures(rng: np.random.Generator) -> Pictures:
+    images = rng.integers(0, 255, (3, 32, 32, 3), np.uint8)
+    return Pictures(torch.from_numpy(images), torch.from_numpy((images[..., 0] > 127).astype(np.uint8) * 255))
+
+
+def test_each_map_is_stretched_by_the_official_min_max(tiny: object, pictures: Pictures) -> None:
+    network: U2Net = tiny(0)
+    maps = predict(network, pictures)
+    assert maps.dtype == np.uint8
+    for image, found in zip(pictures.images.numpy(), maps, strict=True):
+        x = torch.from_numpy(preprocess(load(image), network.config))[None]
+        with torch.inference_mode():
+            d = network(x)[0].sigmoid()[0, 0].numpy().astype(np.float64)
+        assert np.ptp(d) < 0.9  # so that the stretch is no small change
+        # normPRED of the official u2net_test.py
+        np.testing.assert_allclose(found, 255 * (d - d.min()) / (d.max() - d.min()), atol=1)
+        assert (found.min(), found.max()) == (0, 255)
+
+
+def test_predicting_leaves_the_network_in_its_mode(tiny: object, pictures: Pictures) -> None:
+    network: U2Net = tiny(0).train()
+    predict(network, pictures)
+    assert network.training
+
+
+def test_the_error_of_a_map_by_hand(pictures: Pictures) -> None:
+    wrong = pictures.masks.numpy().copy()
+    wrong[:, :8] = 255 - wrong[:, :8]
+    assert score(wrong, pictures, classes=None)["mae"] == pytest.approx(8 / 32, abs=1e-6)

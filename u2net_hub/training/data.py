@@ -1,0 +1,106 @@
+"""The pairs of a run: which of them train, which are held out, and how many fit into a batch."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from ..datasets import IGNORED, SaliencyDataset, read_mask
+from .config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+_INSPECTED = 16
+"""The number of masks that are looked at to tell class masks from saliency masks."""
+
+
+def open_data(config: TrainConfig) -> SaliencyDataset:
+    """The pairs of the run, including those that will be held out.
+
+    Raises:
+        FileNotFoundError: A folder, a file or a mask is missing.
+        ValueError: The masks hold class numbers, but the configuration has no `classes`.
+    """
+    dataset = SaliencyDataset(config.data, images=config.images, masks=config.masks, classes=config.classes)
+    if config.classes is None:
+        check_saliency_masks(dataset)
+    return dataset
+
+
+def held_out_by_default(pairs: int) -> int:
+    """The number of pairs to hold out: a tenth of them, at least 1, at most 300."""
+    return max(1, min(300, pairs // 10))
+
+
+def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
+    """Open the data and divide it into (training, held out).
+
+    Raises:
+        FileNotFoundError: A folder, a file or a mask is missing.
+        ValueError: One of the two parts would be empty, or the masks do not fit the configuration.
+    """
+    whole = open_data(config)
+    if config.validation_data is not None:
+        return whole, SaliencyDataset(config.validation_data, classes=config.classes)
+    wanted = held_out_by_default(len(whole)) if config.validation is None else config.validation
+    training, held_out = whole.split(wanted, seed=config.seed)
+    if not len(held_out):
+        raise ValueError(
+            f"no pair of {config.data} can be held out: each photo has more copies than the {wanted:g} "
+            "wanted, and copies stay together; hold out more with --validation"
+        )
+    return training, held_out
+
+
+def fit_batch(batch_size: int, pairs: int, *, parts: int, live_norm: bool) -> int:
+    """The batch size for a small set: at most `pairs`, and a multiple of `parts`.
+
+    Args:
+        batch_size: The batch size of the recipe.
+        pairs: The number of training pairs.
+        parts: The number of micro-batches of a step: accumulation steps times processes.
+        live_norm: Whether batch norm learns; then it needs 2 pairs in each micro-batch.
+
+    Raises:
+        ValueError: There are too few pairs for a micro-batch.
+    """
+    if batch_size <= pairs:
+        return batch_size
+    smaller = pairs // parts * parts
+    least = parts * (2 if live_norm else 1)
+    if smaller < least:
+        raise ValueError(
+            f"there are {pairs} pairs for training, but a step needs at least {least} "
+            f"({'2 for batch norm' if live_norm else '1'} in each of {parts} parts); add pairs, or hold out "
+            "fewer with --validation"
+        )
+    logger.warning(
+        "There are %d pairs for training, fewer than a batch of %d: the batch size is now %d.",
+        *(pairs, batch_size, smaller),
+    )
+    return smaller
+
+
+def check_saliency_masks(dataset: SaliencyDataset) -> None:
+    """Refuse masks that look like class numbers where saliency masks are expected.
+
+    Raises:
+        ValueError: Most labelled pixels of the inspected masks hold small numbers.
+        OSError: A mask cannot be opened.
+    """
+    count = np.zeros(256, np.int64)
+    for i in sorted(set(np.linspace(0, len(dataset) - 1, _INSPECTED).astype(int))):
+        path = dataset.mask_path(i)
+        numbers = read_mask(path, classes=256)
+        # a palette of black and white stores 0 and 1, and means 0 and 255
+        white = read_mask(path) >= 250
+        count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
+    small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())
+    if small > count[IGNORED] and not medium:
+        seen = np.flatnonzero(count).tolist()
+        raise ValueError(
+            f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
+            "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
+            "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
+        )

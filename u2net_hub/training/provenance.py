@@ -1,0 +1,99 @@
+"""How a run began, as its records and cards tell it: the command, without folders of the machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+
+from ..hub import is_hub_id, list_bundled
+from .config import RECIPES, TrainConfig
+
+_ROOTED = re.compile(r"[/\\~]|\.{1,2}([/\\]|$)|[A-Za-z]:[/\\]")
+_PATHS = ("data", "out", "images", "masks", "init", "validation_data", "evaluate")
+"""The fields of TrainConfig that hold paths."""
+
+
+def resume_command(out: str, processes: int = 1) -> str:
+    """The command that continues a run."""
+    launcher = ["u2net"] if processes == 1 else ["accelerate", "launch", "-m", "u2net_hub"]
+    return shlex.join([*launcher, "train", "--out", out, "--resume"])
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The same configuration with absolute paths, so that the run can be resumed from any folder."""
+
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute()) if path else path
+
+    def inside_data(folder: str | None) -> str | None:
+        # a folder that `find_pairs` finds inside the data set stays relative to it
+        if folder is None or (Path(config.data) / folder).is_dir() or not Path(folder).is_dir():
+            return folder
+        return absolute(folder)
+
+    init = config.init
+    if init and init not in {model.name for model in list_bundled()} and Path(init).expanduser().exists():
+        init = absolute(init)
+    return replace(
+        config,
+        data=absolute(config.data),
+        out=absolute(config.out),
+        images=inside_data(config.images),
+        masks=inside_data(config.masks),
+        init=init,
+        validation_data=config.validation_data and absolute(config.validation_data),
+        evaluate=tuple(map(absolute, config.evaluate)),
+    )
+
+
+def without_folders(text: str) -> str:
+    """Reduce a path to its last name; anything else, such as a name on the Hub, stays as it is."""
+    parts = re.split(r"[/\\]", text.rstrip("/\\"))
+    if "://" in text or not (
+        _ROOTED.match(text) or (len(parts) > 1 and (not is_hub_id(text) or Path(text).exists()))
+    ):
+        return text
+    return Path(text).absolute().resolve().name if parts[-1] in ("", ".", "..", "~") else parts[-1]
+
+
+def command_without_folders(command: str) -> str:
+    """Reduce each path in a command line to its last name."""
+    words = []
+    for word in shlex.split(command):
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        words.append(option + equals + without_folders(value))
+    return shlex.join(words)
+
+
+def python_call(config: TrainConfig) -> str:
+    """The call of `train` that starts such a run, with the fields that differ from their defaults."""
+    arguments = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "overrides":
+            recipe = RECIPES[config.recipe]
+            value = {k: v for k, v in (value or {}).items() if v != getattr(recipe, k)} or None
+        elif field.name in _PATHS and value:
+            value = tuple(map(without_folders, value)) if isinstance(value, tuple) else without_folders(value)
+        if field.default is MISSING or value != field.default:
+            arguments.append(f"{field.name}={value!r}")
+    return f"train(TrainConfig({', '.join(arguments)}))"
+
+
+def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:
+    """The command that a run began with, without folders of the machine.
+
+    Args:
+        config: The settings of the run.
+        command: The command line that was given now. None means that `train` was called from Python.
+        record: The train.json of a run that is resumed; it holds the command that the run began with.
+    """
+    if record is not None and record.is_file():
+        written = json.loads(record.read_text(encoding="utf-8")).get("command")
+        if isinstance(written, str):
+            return written
+        command = None
+    return python_call(config) if command is None else command_without_folders(command)
