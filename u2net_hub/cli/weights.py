@@ -269,8 +269,8 @@ def _push_space(
     if any(given is not None for given in (results, picture, license_)):
         raise ValueError("--results, --picture and --license are for a model; leave them out with --space")
     if dry_run:
-        for name, content in space_files(repo, branch=branch or "main").items():
-            typer.echo(f"{name:40}{len(content):>12,} bytes")
+        for name, path in sorted(space_files().items()):
+            typer.echo(f"{name:50}{path.stat().st_size:>12,} bytes")
         return
     pushed = push_space(
         repo,

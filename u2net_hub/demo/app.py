@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import Models  # isort: skip  # goes first: it imports spaces
+from .models import SOURCES_VARIABLE, Models  # isort: skip  # imports spaces, before gradio
 
 from starlette.middleware import Middleware
 
@@ -24,7 +24,6 @@ except ImportError as e:
 from . import theme
 from .events import LIMITS
 from .middleware import Guard
-from .models import SOURCES_VARIABLE
 from .page import Page
 
 if TYPE_CHECKING:

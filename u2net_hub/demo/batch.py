@@ -6,15 +6,12 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
 from ..imaging import encode
 from .models import Models, read_photo
-
-if TYPE_CHECKING:
-    pass
 
 
 class FileOutcome(NamedTuple):

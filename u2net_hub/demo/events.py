@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
+from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo  # isort: skip  # before gradio
+
 import gradio as gr
 from PIL import Image
 
@@ -16,7 +18,6 @@ from .. import imaging as im
 from ..imaging import encode
 from . import theme
 from .batch import cut_all, safe_stem
-from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo
 from .pictures import difference, grey, heat
 
 if TYPE_CHECKING:

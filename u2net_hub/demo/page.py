@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from .models import SOURCES_VARIABLE, Models  # isort: skip  # imports spaces, before gradio
 
 try:
     import gradio as gr
@@ -14,12 +16,7 @@ except ImportError as e:
 
 from . import theme
 from .events import MAX_FILES, Tabs
-from .models import SOURCES_VARIABLE, Models
 from .space import shipped
-
-if TYPE_CHECKING:
-    pass
-
 
 _EXAMPLES = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg", "grass.jpg")
 _BACKGROUNDS = ["transparent", "colour", "picture", "blur"]
