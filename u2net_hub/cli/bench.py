@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Overwrite
+from .options import Overwrite, command_line
+
+BenchModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Weights: any source, or an .xml file of u2net export. The option can be repeated. "
+        "By default u2netp.",
+    ),
+]
+PeerPython = Annotated[
+    Path | None,
+    typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
+]
 
 
 def bench(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Weights: any source, or an .xml of u2net export; may be repeated. Else u2netp."),
-    ] = None,
+    model: BenchModels = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,10 +52,7 @@ def bench(
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photos, to time whole commands on, rembg's too.")
     ] = None,
-    peer_python: Annotated[
-        Path | None,
-        typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
-    ] = None,
+    peer_python: PeerPython = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of half a second for each configuration.")] = 10,
     folder_rounds: Annotated[int, typer.Option(min=1, help="Runs of each command on --photos.")] = 3,
     out: Annotated[
@@ -73,7 +78,7 @@ def bench(
         peer_python=peer_python,
         rounds=rounds,
         folder_rounds=folder_rounds,
-        command=shlex.join(["u2net", *sys.argv[1:]]),
+        command=command_line(),
         progress=_say,
     )
     if out is not None:

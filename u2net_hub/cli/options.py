@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Inputs = Annotated[
     list[str],
@@ -67,6 +71,50 @@ Masks = Annotated[str | None, typer.Option(help="Folder of the masks, likewise."
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out photos that have a result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report on every file as JSON, on standard output.")]
+
+
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="Folder of photos and masks, or a list file. The option can be repeated."),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Weights: any source. The option can be repeated."),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(help="A folder with one map per photo, instead of weights. The option can be repeated."),
+]
+ScoresOut = Annotated[
+    Path | None, typer.Option("--out", help="Folder for results.json, curves.npz, tables and plots.")
+]
+MapClasses = Annotated[
+    int | None,
+    typer.Option("--classes", min=2, help="Number of classes, if --maps and masks hold class numbers."),
+]
+Hce = Annotated[bool, typer.Option("--hce", help="Measure the human correction effort too, as for DIS5K.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that score beside the network. By default one for each core."),
+]
+
+
+def command_line() -> str:
+    """The command that was given, for records: paths are shortened to the names of their files."""
+    words = []
+    for word in sys.argv[1:]:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        path = Path(value)
+        outside = path.is_absolute() or value.startswith(("~", ".."))
+        words.append(f"{option}{equals}{path.name if outside else value}")
+    return shlex.join(["u2net", *words])
+
+
+def tqdm_bar(total: int, unit: str, name: str | None = None) -> tqdm[Any]:
+    """A progress bar, which shows only if a person watches."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, desc=name, disable=not watched())
 
 
 def watched() -> bool:
