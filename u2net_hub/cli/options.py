@@ -1,4 +1,4 @@
-"""What the verbs share: their options, and whether a person watches."""
+"""Options, records and progress that several verbs share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ Inputs = Annotated[
 ]
 Out = Annotated[
     str | None,
-    typer.Option(help="Folder; for one photo also a file, or - for standard output. Else beside the photos."),
+    typer.Option(
+        help="Folder, or for one photo a file, or - for standard output. By default beside the photos."
+    ),
 ]
 Model = Annotated[
     str, typer.Option(help="Weights: a bundled name, a folder, a file, or org/name[@revision] on the Hub.")
@@ -27,50 +29,60 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 EngineChoice = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"],
-    typer.Option("--engine", help="What runs the network; auto takes the fastest that is installed."),
+    typer.Option("--engine", help="Engine that runs the network; auto takes the fastest that is installed."),
 ]
 PrecisionChoice = Annotated[
     Literal["exact", "fast", "int8"],
     typer.Option(
         "--precision",
-        help="exact: float32. fast: 16 bit where the hardware has it. int8: a file that was exported so.",
+        help="exact: float32. fast: 16 bit if the hardware supports it. int8: a file exported as int8.",
     ),
 ]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Take a .pth where there is nothing else.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept a .pth file if there is no other.")]
 Token = Annotated[
-    str | None, typer.Option(help="Better not here, where others may see it: hf auth login, or HF_TOKEN.")
+    str | None,
+    typer.Option(help="Token for the Hub. Others can see it here; hf auth login or HF_TOKEN are safer."),
 ]
 ResultsFile = Annotated[
-    Path | None, typer.Option(help="results.json, or its folder; else the one beside the weights.")
+    Path | None, typer.Option(help="results.json, or its folder. By default the one beside the weights.")
 ]
-Picture = Annotated[
-    Path | None, typer.Option(help="A photo that may be shown: the card gets it with its map and cutout.")
-]
+Picture = Annotated[Path | None, typer.Option(help="A photo to show in the card, with its map and cutout.")]
 License = Annotated[
-    str | None, typer.Option("--license", help="Of the weights, as the Hub names it; else apache-2.0.")
+    str | None,
+    typer.Option("--license", help="License of the weights, as the Hub names it. By default apache-2.0."),
 ]
 FileFormat = Annotated[
     Literal["png", "webp", "jpg", "tiff"] | None,
-    typer.Option("--format", help="Else by the suffix of --out, else png. jpg has no transparency."),
+    typer.Option(
+        "--format",
+        help="File format. By default that of the suffix of --out, or png. jpg has no transparency.",
+    ),
 ]
-Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Hard edges: what counts as the object.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Saliency from which a pixel is the object, for hard edges."),
+]
 Crop = Annotated[bool, typer.Option("--crop", help="Crop to the object.")]
 ClassName = Annotated[
-    str | None, typer.Option("--class", help="One class, by number or name, of a network with several.")
+    str | None, typer.Option("--class", help="Number or name of one class, if the network has several.")
 ]
 MinMax = Annotated[
     Literal["auto", "always", "never"] | None,
     typer.Option(
-        help="Stretch a map to full contrast: where something was found, always (the official code), never. "
-        "Else as the weights' config says."
+        help="Stretch maps to full contrast: auto if an object was found, always as in the official code, "
+        "or never. By default as the config of the weights says."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the network sees at once.")]
-Images = Annotated[str | None, typer.Option(help="Folder of the photos, where it has a name of its own.")]
-Masks = Annotated[str | None, typer.Option(help="Folder of the masks, likewise.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out photos that have a result.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Report on every file as JSON, on standard output.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the network processes at once.")]
+Images = Annotated[
+    str | None, typer.Option(help="Folder of the photos, if it cannot be guessed from its name.")
+]
+Masks = Annotated[
+    str | None, typer.Option(help="Folder of the masks, if it cannot be guessed from its name.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Skip photos that have a result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a report on each file as JSON.")]
 
 
 Data = Annotated[
@@ -118,5 +130,5 @@ def tqdm_bar(total: int, unit: str, name: str | None = None) -> tqdm[Any]:
 
 
 def watched() -> bool:
-    """Whether a person sees what is written to standard error."""
+    """Whether standard error is a terminal, and warnings are shown."""
     return sys.stderr.isatty() and logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING)

@@ -255,13 +255,17 @@ def check_data(
     data: Data = None,
     images: Images = None,
     masks: Masks = None,
-    classes: Annotated[int | None, typer.Option(min=2, help="Classes, for masks of class numbers.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Number of classes, if masks hold class numbers.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and sheets of pictures.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; else one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read files. By default one for each core.")
+    ] = None,
     overwrite: Overwrite = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Find what is wrong with a data set; exit code 1 if anything has to be mended."""
+    """Find defects of a data set. The exit code is 1 if there are errors."""
     from ..datasets import check_dataset, find_pairs
 
     if out is not None:

@@ -52,19 +52,19 @@ def info(
         return
     facts["parameters"] = f"{facts['parameters']:,}"
     fields = network.config.to_dict()
-    del facts["config"], fields["pretrained_cfg"]  # what timm reads says nothing new
+    del facts["config"], fields["pretrained_cfg"]  # timm's config repeats the other fields
     for name, value in (*facts.items(), *fields.items()):
         if value is not None:
             typer.echo(f"{name.replace('_', ' '):16}{value}")
 
 
 def convert(
-    model: Annotated[str, typer.Option(help="A .pth, .onnx or .safetensors, a folder, or any other source.")],
+    model: Annotated[
+        str, typer.Option(help="A .pth, .onnx or .safetensors file, a folder, or any other source.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    config: Annotated[
-        Path | None, typer.Option(help="A config.json, for a file that comes without one.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.json, if the file has none.")] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -81,23 +81,22 @@ def convert(
 
 def export(
     model: Annotated[str, typer.Option(help="Weights: any source.")],
-    out: Annotated[Path, typer.Option(help="The file: .onnx, or .xml, beside which a .bin comes to lie.")],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml with a .bin beside it.")],
     format_: Annotated[
-        Literal["onnx", "openvino"] | None, typer.Option("--format", help="Else by the suffix of --out.")
+        Literal["onnx", "openvino"] | None,
+        typer.Option("--format", help="File format. By default that of the suffix of --out."),
     ] = None,
     all_outputs: Annotated[
-        bool, typer.Option("--all-outputs", help="The six side outputs too, not the fused one alone.")
+        bool, typer.Option("--all-outputs", help="Export the six side outputs too.")
     ] = False,
     precision: Annotated[
-        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO and calibrated on --data.")
+        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO, and is calibrated on --data.")
     ] = "exact",
-    data: Annotated[
-        Path | None, typer.Option(help="For int8: a folder of photos like those that it is for.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of typical photos, to calibrate int8.")] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a file that runs elsewhere, without torch: checked against torch before it is written."""
+    """Export a file that runs without torch. It is checked against torch before it is written."""
     from ..engines import export
     from ..hub import resolve
 
@@ -117,10 +116,14 @@ def export(
 
 def download(
     model: Annotated[str, typer.Option(help="org/name or org/name@revision on the Hub.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for copies of the files; else the cache.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files. By default the cache of the Hub.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     token: Token = None,
-    cache_dir: Annotated[Path | None, typer.Option(help="In the place of the Hub's cache folder.")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the cache, instead of that of the Hub.")
+    ] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -137,21 +140,25 @@ def download(
 
 
 def card(
-    model: Annotated[str, typer.Option(help="Weights: any source; or a size whose weights are elsewhere.")],
+    model: Annotated[
+        str, typer.Option(help="Weights: any source, or u2netp or u2net for a card without weights.")
+    ],
     out: Annotated[
         Path,
         typer.Option(help="README.md to write. If it is a card, it is updated, and other text stays."),
     ],
     results: ResultsFile = None,
-    name: Annotated[str | None, typer.Option(help="org/name, where it is not the source's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name on the Hub, org/name, if the source has another one.")
+    ] = None,
     picture: Picture = None,
     license_: License = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if the file is not up to date.")
+        bool, typer.Option("--check", help="Write nothing, and fail if the file is not up to date.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make the model card from a config and its results, or bring one up to date."""
+    """Write a model card from a config and its results, or update one."""
     from ..atomic import write_whole
     from ..checkpoints import read_checkpoint
     from ..config import STAGES, U2NetConfig
@@ -202,16 +209,23 @@ def _is_card(text: str) -> bool:
 def push(
     repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
     model: Annotated[
-        str | None, typer.Option(help="Weights: any source. With --space, what it shows: org/one,org/two.")
+        str | None,
+        typer.Option(help="Weights: any source. With --space, the models that it shows: org/one,org/two."),
     ] = None,
     results: ResultsFile = None,
     space: Annotated[
         bool,
         typer.Option("--space", help="Push the demo instead, as a Space with the files of this package."),
     ] = False,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repo.")] = None,
-    branch: Annotated[str | None, typer.Option(help="Else main; made where it is missing.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repo.")
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Branch, created if it does not exist. By default main.")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")
+    ] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
     tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
     picture: Picture = None,
@@ -219,7 +233,7 @@ def push(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     token: Token = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the files and the card; ask and push nothing.")
+        bool, typer.Option("--dry-run", help="Show the files and the card, and push nothing.")
     ] = False,
 ) -> None:
     """Push weights, config, card and results to the Hub in one commit; or, with --space, the demo."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import gradio as gr
 
-# Fonts that come with Gradio, so that the page asks no other host for them
+# these fonts come with Gradio, so the page loads none from another host
 _SANS = (gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif")
 _MONO = (gr.themes.LocalFont("IBM Plex Mono", weights=(400,)), "ui-monospace", "monospace")
 
@@ -29,7 +29,7 @@ _EMBER = gr.themes.Color(
 
 
 def theme() -> gr.themes.Base:
-    """Paper and ink with one warm accent; by night the same on charcoal."""
+    """The theme: ink on paper with one warm accent, and the same on charcoal in dark mode."""
     return gr.themes.Base(
         primary_hue=_EMBER,
         secondary_hue=_EMBER,
@@ -101,11 +101,11 @@ aria-hidden="true">
 
 
 def masthead(chips: list[str]) -> str:
-    """The head of the page, with a few facts on its right."""
+    """The head of the page, with a few short facts on its right."""
     items = "".join(f'<li class="chip">{escape(chip)}</li>' for chip in chips)
     return (
         f'<header class="masthead">{_LOGO}<div><h1>U²-Net</h1>'
-        "<p>Finds what stands out in a photo, and cuts it out.</p></div>"
+        "<p>Finds the main object in a photo and cuts it out.</p></div>"
         f'<ul class="chips" aria-label="Models and device">{items}</ul></header>'
     )
 
@@ -116,7 +116,7 @@ def say(text: str) -> str:
 
 
 def verdict(found: bool, confidence: float, needed: float) -> str:
-    """Whether there is a salient object, in plain words, for eyes and screen readers."""
+    """A sentence that says whether a salient object was found, also for screen readers."""
     if found:
         return f'<p class="verdict" role="status">Object found<span>Confidence {confidence:.2f}</span></p>'
     return (
@@ -126,7 +126,7 @@ def verdict(found: bool, confidence: float, needed: float) -> str:
 
 
 def facts(**named: str) -> str:
-    """A line of short facts: name and value."""
+    """A line of short facts, each with a name and a value."""
     items = "".join(
         f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(value)}</dd></div>"
         for name, value in named.items()
@@ -141,7 +141,14 @@ def ledger(
     figures: Container[int] = (),
     bad: Container[int] = (),
 ) -> str:
-    """A table; `figures` are the columns of numbers, `bad` the rows in the colour of warnings."""
+    """A table in HTML.
+
+    Args:
+        head: Titles of the columns.
+        rows: Text of the cells, row by row.
+        figures: Indices of columns that hold numbers.
+        bad: Indices of rows in the colour of warnings.
+    """
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(
