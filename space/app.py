@@ -1,6 +1,6 @@
-"""The Space: everything is in u2net_hub.demo.
+"""The Space starts the demo of the package u2net_hub, which lies beside this file.
 
-Which models it shows is said by the variable U2NET_MODELS in the Space's settings, with commas between them.
+The variable U2NET_MODELS in the settings of the Space names its models, separated by commas.
 """
 
 from u2net_hub.demo import launch

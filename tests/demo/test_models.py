@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,6 +200,20 @@ def test_on_zerogpu_the_network_runs_where_the_gpu_is(
     assert zero.calls == ["_run"]
     models.run("one", photo)
     assert zero.calls == ["_run"]  # remembered
+
+
+@pytest.mark.parametrize("module", ["app", "page", "events", "models"])
+def test_spaces_is_imported_before_gradio_and_torch(module: str, tmp_path: Path) -> None:
+    (tmp_path / "spaces.py").write_text(
+        "import sys; print('spaces', 'gradio' in sys.modules, 'torch' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", f"import u2net_hub.demo.{module}"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "spaces False False\n"
 
 
 def test_where_spaces_is_installed_without_zerogpu_nothing_changes(

@@ -1,4 +1,4 @@
-"""The command `u2net VERB`: options in, one public call, one line of error out."""
+"""The command `u2net VERB`: each verb parses its options and makes one public call."""
 
 import lazy_loader
 

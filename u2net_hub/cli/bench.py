@@ -1,62 +1,69 @@
-"""The verb that measures speed."""
+"""The verb that compares the speed of engines."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Overwrite
+from .options import Overwrite, command_line
+
+BenchModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Weights: any source, or an .xml file of u2net export. The option can be repeated. "
+        "By default u2netp.",
+    ),
+]
+PeerPython = Annotated[
+    Path | None,
+    typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
+]
 
 
 def bench(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Weights: any source, or an .xml of u2net export; may be repeated. Else u2netp."),
-    ] = None,
+    model: BenchModels = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="torch, torch compile, onnxruntime or openvino; may be repeated. Else all but the second."
+            help="torch, torch compile, onnxruntime, openvino; repeatable. By default all but torch compile."
         ),
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(help="exact, fast or int8; may be repeated. Else exact and fast."),
+        typer.Option(help="exact, fast or int8; can be repeated. By default exact and fast."),
     ] = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Side of the network's input in pixels; may be repeated. Else 320."),
+        typer.Option(min=1, help="Side of the network's input in pixels; can be repeated. By default 320."),
     ] = None,
     batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Photos that the network sees at once; may be repeated. Else 1."),
+        typer.Option(min=1, help="Photos that the network processes at once; can be repeated. By default 1."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "cpu",
     data: Annotated[
-        Path | None, typer.Option(help="Photos and masks, for accuracy beside speed: folder or list file.")
+        Path | None, typer.Option(help="Folder or list file of photos and masks, to measure accuracy too.")
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Folder of photos, to time whole commands on, rembg's too.")
+        Path | None, typer.Option(help="Folder of photos, to time whole commands, also those of rembg.")
     ] = None,
-    peer_python: Annotated[
-        Path | None,
-        typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of half a second for each configuration.")] = 10,
+    peer_python: PeerPython = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of half a second for each configuration.")] = 10,
     folder_rounds: Annotated[int, typer.Option(min=1, help="Runs of each command on --photos.")] = 3,
     out: Annotated[
         Path | None, typer.Option(help="Folder for benchmark.json, benchmark.md and benchmark.png.")
     ] = None,
     overwrite: Overwrite = False,
-    json_: Annotated[bool, typer.Option("--json", help="Everything as JSON instead of a table.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print all results as JSON instead of a table.")
+    ] = False,
 ) -> None:
-    """Measure speed, memory and accuracy of the engines on this machine, and of rembg, if it is there."""
+    """Measure speed, memory and accuracy of the engines on this machine, and of rembg if it is installed."""
     from ..benchmarks import benchmark_engines, check_free
 
     if out is not None and not overwrite:
@@ -73,7 +80,7 @@ def bench(
         peer_python=peer_python,
         rounds=rounds,
         folder_rounds=folder_rounds,
-        command=shlex.join(["u2net", *sys.argv[1:]]),
+        command=command_line(),
         on_message=_say,
     )
     if out is not None:
@@ -82,6 +89,6 @@ def bench(
 
 
 def _say(line: str) -> None:
-    """A step of some minutes' work, unless only errors are wanted."""
+    """Print the current step, unless only errors are shown."""
     if logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING):
         typer.echo(f"u2net: {line}", err=True)

@@ -37,30 +37,39 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
     verbose: Annotated[
-        int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv for debugging.")
+        int,
+        typer.Option(
+            "-v", "--verbose", count=True, help="Show more messages; -vv shows those for debugging."
+        ),
     ] = 0,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show only errors.")] = False,
 ) -> None:
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "httpcore", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # below that they log signed URLs and access tokens
+        logging.getLogger(name).setLevel(
+            logging.WARNING
+        )  # at lower levels they log signed URLs and access tokens
 
 
 def demo(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Weights: any source; may be repeated. Else U2NET_MODELS, else the bundled ones."),
+        typer.Option(
+            help="Weights: any source; can be repeated. By default U2NET_MODELS, or the bundled U²-Net†."
+        ),
     ] = None,
     device: Device = "auto",
     engine: EngineChoice = "auto",
     precision: PrecisionChoice = "exact",
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on, 0.0.0.0 for all; else this machine alone.")
+        str | None, typer.Option(help="Address to listen on, 0.0.0.0 for all. By default only this machine.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Else the first free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on. By default the first free one.")
+    ] = None,
 ) -> None:
-    """Serve the demo in the browser: cut out, compare, look inside; stop it with Ctrl-C."""
+    """Serve the demo in the browser, until Ctrl-C."""
     from ..demo import launch
 
     launch(
@@ -95,8 +104,8 @@ for name, verb in VERBS.items():
 
 
 def main() -> None:
-    """Run the command; an expected error is one line on stderr and exit code 1."""
-    # pictures twice as large are refused, see image.load
+    """Run the command. An expected error is one line on stderr, and exit code 1."""
+    # `imaging.load` refuses pictures of twice that size
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     try:
         app()

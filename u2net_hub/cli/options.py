@@ -1,13 +1,17 @@
-"""What the verbs share: their options, and whether a person watches."""
+"""Options, records and progress that several verbs share."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Inputs = Annotated[
     list[str],
@@ -15,7 +19,9 @@ Inputs = Annotated[
 ]
 Out = Annotated[
     str | None,
-    typer.Option(help="Folder; for one photo also a file, or - for standard output. Else beside the photos."),
+    typer.Option(
+        help="Folder, or for one photo a file, or - for standard output. By default beside the photos."
+    ),
 ]
 Model = Annotated[
     str, typer.Option(help="Weights: a bundled name, a folder, a file, or org/name[@revision] on the Hub.")
@@ -23,52 +29,106 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 EngineChoice = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"],
-    typer.Option("--engine", help="What runs the network; auto takes the fastest that is installed."),
+    typer.Option("--engine", help="Engine that runs the network; auto takes the fastest that is installed."),
 ]
 PrecisionChoice = Annotated[
     Literal["exact", "fast", "int8"],
     typer.Option(
         "--precision",
-        help="exact: float32. fast: 16 bit where the hardware has it. int8: a file that was exported so.",
+        help="exact: float32. fast: 16 bit if the hardware supports it. int8: a file exported as int8.",
     ),
 ]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Take a .pth where there is nothing else.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept a .pth file if there is no other.")]
 Token = Annotated[
-    str | None, typer.Option(help="Better not here, where others may see it: hf auth login, or HF_TOKEN.")
+    str | None,
+    typer.Option(help="Token for the Hub. Others can see it here; hf auth login or HF_TOKEN are safer."),
 ]
 ResultsFile = Annotated[
-    Path | None, typer.Option(help="results.json, or its folder; else the one beside the weights.")
+    Path | None, typer.Option(help="results.json, or its folder. By default the one beside the weights.")
 ]
-Picture = Annotated[
-    Path | None, typer.Option(help="A photo that may be shown: the card gets it with its map and cutout.")
-]
+Picture = Annotated[Path | None, typer.Option(help="A photo to show in the card, with its map and cutout.")]
 License = Annotated[
-    str | None, typer.Option("--license", help="Of the weights, as the Hub names it; else apache-2.0.")
+    str | None,
+    typer.Option("--license", help="License of the weights, as the Hub names it. By default apache-2.0."),
 ]
 FileFormat = Annotated[
     Literal["png", "webp", "jpg", "tiff"] | None,
-    typer.Option("--format", help="Else by the suffix of --out, else png. jpg has no transparency."),
+    typer.Option(
+        "--format",
+        help="File format. By default that of the suffix of --out, or png. jpg has no transparency.",
+    ),
 ]
-Threshold = Annotated[float | None, typer.Option(min=0, max=1, help="Hard edges: what counts as the object.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Saliency from which a pixel is the object, for hard edges."),
+]
 Crop = Annotated[bool, typer.Option("--crop", help="Crop to the object.")]
 ClassName = Annotated[
-    str | None, typer.Option("--class", help="One class, by number or name, of a network with several.")
+    str | None, typer.Option("--class", help="Number or name of one class, if the network has several.")
 ]
 MinMax = Annotated[
     Literal["auto", "always", "never"] | None,
     typer.Option(
-        help="Stretch a map to full contrast: where something was found, always (the official code), never. "
-        "Else as the weights' config says."
+        help="Stretch maps to full contrast: auto if an object was found, always as in the official code, "
+        "or never. By default as the config of the weights says."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the network sees at once.")]
-Images = Annotated[str | None, typer.Option(help="Folder of the photos, where it has a name of its own.")]
-Masks = Annotated[str | None, typer.Option(help="Folder of the masks, likewise.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out photos that have a result.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Report on every file as JSON, on standard output.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Photos that the network processes at once.")]
+Images = Annotated[
+    str | None, typer.Option(help="Folder of the photos, if it cannot be guessed from its name.")
+]
+Masks = Annotated[
+    str | None, typer.Option(help="Folder of the masks, if it cannot be guessed from its name.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Skip photos that have a result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a report on each file as JSON.")]
+
+
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="Folder of photos and masks, or a list file. The option can be repeated."),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Weights: any source. The option can be repeated."),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(help="A folder with one map per photo, instead of weights. The option can be repeated."),
+]
+ScoresOut = Annotated[
+    Path | None, typer.Option("--out", help="Folder for results.json, curves.npz, tables and plots.")
+]
+MapClasses = Annotated[
+    int | None,
+    typer.Option("--classes", min=2, help="Number of classes, if --maps and masks hold class numbers."),
+]
+Hce = Annotated[bool, typer.Option("--hce", help="Measure the human correction effort too, as for DIS5K.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that score beside the network. By default one for each core."),
+]
+
+
+def command_line() -> str:
+    """The command that was given, for records: paths are shortened to the names of their files."""
+    words = []
+    for word in sys.argv[1:]:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        path = Path(value)
+        outside = path.is_absolute() or value.startswith(("~", ".."))
+        words.append(f"{option}{equals}{path.name if outside else value}")
+    return shlex.join(["u2net", *words])
+
+
+def tqdm_bar(total: int, unit: str, name: str | None = None) -> tqdm[Any]:
+    """A progress bar, which shows only if a person watches."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, desc=name, disable=not watched())
 
 
 def watched() -> bool:
-    """Whether a person sees what is written to standard error."""
+    """Whether standard error is a terminal, and warnings are shown."""
     return sys.stderr.isatty() and logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING)

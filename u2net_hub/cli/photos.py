@@ -37,10 +37,10 @@ def cutout(
     out: Out = None,
     model: Model = "u2netp",
     background: Annotated[
-        str | None, typer.Option(help="Instead of transparency: a colour, the path of a picture, or blur.")
+        str | None, typer.Option(help="A colour, the path of a picture, or blur, instead of transparency.")
     ] = None,
     clean_edges: Annotated[
-        bool, typer.Option("--clean-edges", help="Take the old background's colours out of soft edges.")
+        bool, typer.Option("--clean-edges", help="Remove the colours of the old background from soft edges.")
     ] = False,
     format_: FileFormat = None,
     threshold: Threshold = None,
@@ -134,7 +134,7 @@ def _check_streams(inputs: Sequence[str], out: str | None, as_json: bool) -> Non
 
 
 def _progress() -> Callable[[FileReport, int], None]:
-    """What `run_files` calls with each report: a bar where a person watches many files, else nothing."""
+    """The function that `run_files` calls with each report. It draws a progress bar if a person watches."""
     from tqdm import tqdm
 
     bar = tqdm(unit="photo", disable=not watched(), delay=0.5)
@@ -149,7 +149,7 @@ def _progress() -> Callable[[FileReport, int], None]:
 
 
 def _finish(summary: Summary, as_json: bool) -> None:
-    """Say what became of the files; exit code 1 if one failed."""
+    """Report on the files. The exit code is 1 if one failed."""
     counts = {status: summary.count(status) for status in ("written", "skipped", "failed")}
     if as_json:
         files = [asdict(report) for report in summary.files]
@@ -167,5 +167,5 @@ def _finish(summary: Summary, as_json: bool) -> None:
 
 
 def _one_line(message: str) -> str:
-    """A message with the control characters of odd file names written out, as Python writes them."""
+    """A message in which control characters of file names are escaped, as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -1,14 +1,20 @@
-"""The verbs about weights: what there is, converted, fetched, described and published."""
+"""The verbs that list, describe, convert, export, download and publish weights."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from .options import AllowPickle, License, Overwrite, Picture, ResultsFile, Token
+from .outputs import refuse_existing
+
+if TYPE_CHECKING:
+    from ..hub import Content, Pushed
 
 
 def list_() -> None:
@@ -46,25 +52,28 @@ def info(
         return
     facts["parameters"] = f"{facts['parameters']:,}"
     fields = network.config.to_dict()
-    del facts["config"], fields["pretrained_cfg"]  # what timm reads says nothing new
+    del facts["config"], fields["pretrained_cfg"]  # timm's config repeats the other fields
     for name, value in (*facts.items(), *fields.items()):
         if value is not None:
             typer.echo(f"{name.replace('_', ' '):16}{value}")
 
 
 def convert(
-    model: Annotated[str, typer.Option(help="A .pth, .onnx or .safetensors, a folder, or any other source.")],
+    model: Annotated[
+        str, typer.Option(help="A .pth, .onnx or .safetensors file, a folder, or any other source.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    config: Annotated[
-        Path | None, typer.Option(help="A config.json, for a file that comes without one.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.json, if the file has none.")] = None,
     allow_pickle: AllowPickle = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn any source of weights into a folder laid out as a Hub repo."""
     from ..config import U2NetConfig
+    from ..hub import CONFIG_NAME, WEIGHTS_NAME
     from ..model import U2Net
 
+    refuse_existing([out / CONFIG_NAME, out / WEIGHTS_NAME], overwrite=overwrite)
     given = None if config is None else U2NetConfig.load(config)
     network = U2Net.from_pretrained(model, config=given, allow_pickle=allow_pickle)
     typer.echo(network.save_pretrained(out, dtype=dtype))  # type: ignore[arg-type]  # checked there
@@ -72,23 +81,22 @@ def convert(
 
 def export(
     model: Annotated[str, typer.Option(help="Weights: any source.")],
-    out: Annotated[Path, typer.Option(help="The file: .onnx, or .xml, beside which a .bin comes to lie.")],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml with a .bin beside it.")],
     format_: Annotated[
-        Literal["onnx", "openvino"] | None, typer.Option("--format", help="Else by the suffix of --out.")
+        Literal["onnx", "openvino"] | None,
+        typer.Option("--format", help="File format. By default that of the suffix of --out."),
     ] = None,
     all_outputs: Annotated[
-        bool, typer.Option("--all-outputs", help="The six side outputs too, not the fused one alone.")
+        bool, typer.Option("--all-outputs", help="Export the six side outputs too.")
     ] = False,
     precision: Annotated[
-        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO and calibrated on --data.")
+        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO, and is calibrated on --data.")
     ] = "exact",
-    data: Annotated[
-        Path | None, typer.Option(help="For int8: a folder of photos like those that it is for.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of typical photos, to calibrate int8.")] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a file that runs elsewhere, without torch: checked against torch before it is written."""
+    """Export a file that runs without torch. It is checked against torch before it is written."""
     from ..engines import export
     from ..hub import resolve
 
@@ -108,15 +116,22 @@ def export(
 
 def download(
     model: Annotated[str, typer.Option(help="org/name or org/name@revision on the Hub.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for copies of the files; else the cache.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files. By default the cache of the Hub.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     token: Token = None,
-    cache_dir: Annotated[Path | None, typer.Option(help="In the place of the Hub's cache folder.")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the cache, instead of that of the Hub.")
+    ] = None,
     allow_pickle: AllowPickle = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Fetch a model from the Hub, for loading it offline; say in which folder it is."""
+    """Fetch a model from the Hub, to load it offline, and print the folder that holds it."""
     from .. import hub
 
+    if out is not None and out.is_dir():
+        refuse_existing(sorted(out.iterdir()), overwrite=overwrite)  # the files of the repo are not known yet
     typer.echo(
         hub.download(
             model, out=out, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
@@ -125,22 +140,37 @@ def download(
 
 
 def card(
-    model: Annotated[str, typer.Option(help="Weights: any source; or a size whose weights are elsewhere.")],
-    out: Annotated[Path, typer.Option(help="README.md; of one that is there, people's text is kept.")],
+    model: Annotated[
+        str, typer.Option(help="Weights: any source, or u2netp or u2net for a card without weights.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="README.md to write. If it is a card, it is updated, and other text stays."),
+    ],
     results: ResultsFile = None,
-    name: Annotated[str | None, typer.Option(help="org/name, where it is not the source's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name on the Hub, org/name, if the source has another one.")
+    ] = None,
     picture: Picture = None,
     license_: License = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail if the file is not up to date.")
+        bool, typer.Option("--check", help="Write nothing, and fail if the file is not up to date.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Make the model card from a config and its results, or bring one up to date."""
+    """Write a model card from a config and its results, or update one."""
+    from ..atomic import write_file
     from ..checkpoints import read_checkpoint
     from ..config import STAGES, U2NetConfig
     from ..evaluation import Results
     from ..hub import PICTURE_NAME, Weights, list_bundled, render_card, resolve, validate_card
 
+    existing = out.read_text(encoding="utf-8") if out.is_file() else None
+    # a card is brought up to date, and the text of people in it is kept; nothing else is touched
+    if not check and (existing is None or not _is_card(existing)):
+        refuse_existing([out], overwrite=overwrite)
+        if picture is not None:
+            refuse_existing([out.with_name(PICTURE_NAME)], overwrite=overwrite)
     if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
         config, weights, beside = U2NetConfig(variant=model), None, None
     else:
@@ -154,7 +184,6 @@ def card(
     results = results or (beside if beside is not None and beside.is_file() else None)
     if picture is not None and not check:
         _example(model, picture, out.with_name(PICTURE_NAME))
-    existing = out.read_text(encoding="utf-8") if out.is_file() else None
     text = render_card(
         config,
         None if results is None else Results.load(results),
@@ -166,25 +195,37 @@ def card(
     )
     validate_card(text)
     if not check:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8", newline="")
+        write_file(out, text.encode())
     elif text != existing:
-        raise ValueError(f"{out} is not up to date; make it anew by leaving out --check")
+        raise ValueError(f"{out} is not up to date; update it by leaving out --check")
     typer.echo(out)
+
+
+def _is_card(text: str) -> bool:
+    """Whether a README.md is a model card of this library, which `card` brings up to date."""
+    return "library_name: u2net-hub" in text or "<!-- u2net-hub: begin" in text
 
 
 def push(
     repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
     model: Annotated[
-        str | None, typer.Option(help="Weights: any source. With --space, what it shows: org/one,org/two.")
+        str | None,
+        typer.Option(help="Weights: any source. With --space, the models that it shows: org/one,org/two."),
     ] = None,
     results: ResultsFile = None,
     space: Annotated[
-        bool, typer.Option("--space", help="Push the demo instead, as a Space with this package's wheel.")
+        bool,
+        typer.Option("--space", help="Push the demo instead, as a Space with the files of this package."),
     ] = False,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repo.")] = None,
-    branch: Annotated[str | None, typer.Option(help="Else main; made where it is missing.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Visibility of a new repo.")
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Branch, created if it does not exist. By default main.")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")
+    ] = False,
     message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
     tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
     picture: Picture = None,
@@ -192,19 +233,46 @@ def push(
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     token: Token = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the files and the card; ask and push nothing.")
+        bool, typer.Option("--dry-run", help="Show the files and the card, and push nothing.")
     ] = False,
 ) -> None:
     """Push weights, config, card and results to the Hub in one commit; or, with --space, the demo."""
-    import tempfile
-
+    where = _Where(private, branch, create_pr, message, tag, token)
     if space:
-        _push_space(
-            repo, model, results, private, branch, create_pr, message, tag, picture, license_, token, dry_run
-        )
-        return
-    if model is None:
+        if any(given is not None for given in (results, picture, license_)):
+            raise ValueError(
+                "--results, --picture and --license are for a model; leave them out with --space"
+            )
+        _push_space(repo, model, where, dry_run=dry_run)
+    elif model is None:
         raise ValueError("got no weights to push; give --model, or --space to push the demo")
+    else:
+        _push_model(repo, model, where, results, picture, license_, dtype, dry_run=dry_run)
+
+
+class _Where(NamedTuple):
+    """Where a push goes, and how, as arguments of `push_to_hub` and `push_space`."""
+
+    private: bool | None
+    branch: str | None
+    create_pr: bool
+    commit_message: str | None
+    tag: str | None
+    token: str | None
+
+
+def _push_model(
+    repo: str,
+    model: str,
+    where: _Where,
+    results: Path | None,
+    picture: Path | None,
+    license_: str | None,
+    dtype: str,
+    *,
+    dry_run: bool,
+) -> None:
+    """Push a model, or show what would be pushed."""
     from ..hub import PICTURE_NAME, folder_contents, resolve
     from ..model import U2Net
 
@@ -217,71 +285,42 @@ def push(
         shown = beside / PICTURE_NAME if source.kind != "file" else None
         if picture is not None:
             shown = _example(model, picture, Path(scratch, PICTURE_NAME))
-        shown = shown if shown is not None and shown.is_file() else None
+        content: dict[str, Any] = {
+            "metrics": results,
+            "picture": shown if shown is not None and shown.is_file() else None,
+            "dtype": dtype,
+        }
         if dry_run:
-            folder = network.fill_repo(
-                Path(scratch, "repo"),
-                metrics=results,
-                picture=shown,
-                dtype=dtype,  # type: ignore[arg-type]  # checked there
-            )
-            files = folder_contents(folder, repo, license=license_)
-            for name, content in files.items():
-                size = content.stat().st_size if isinstance(content, Path) else len(content or b"")
-                typer.echo(f"{name:20}{size:>12,} bytes")
-            readme = files["README.md"]
-            typer.echo(readme.decode() if isinstance(readme, bytes) else "")
-            return
-        pushed = network.push_to_hub(
-            repo,
-            private=private,
-            branch=branch,
-            create_pr=create_pr,
-            commit_message=message,
-            tag=tag,
-            token=token,
-            metrics=results,
-            picture=shown,
-            license=license_,
-            dtype=dtype,  # type: ignore[arg-type]  # checked there
-        )
-    if not pushed.changed:
-        typer.echo("nothing has changed, no commit was made", err=True)
-    typer.echo(pushed.pull_request or pushed.url)
+            folder = network.fill_repo(Path(scratch, "repo"), **content)
+            _show(folder_contents(folder, repo, license=license_))
+        else:
+            _tell(network.push_to_hub(repo, license=license_, **content, **where._asdict()))
 
 
-def _push_space(
-    repo: str,
-    models: str | None,
-    results: Path | None,
-    private: bool | None,
-    branch: str | None,
-    create_pr: bool,
-    message: str | None,
-    tag: str | None,
-    picture: Path | None,
-    license_: str | None,
-    token: str | None,
-    dry_run: bool,
-) -> None:
+def _push_space(repo: str, models: str | None, where: _Where, *, dry_run: bool) -> None:
+    """Push the demo, or show what would be pushed."""
     from ..demo import push_space, space_files
 
-    if any(given is not None for given in (results, picture, license_)):
-        raise ValueError("--results, --picture and --license are for a model; leave them out with --space")
     if dry_run:
-        for name, content in space_files(repo, branch=branch or "main").items():
-            typer.echo(f"{name:40}{len(content):>12,} bytes")
+        _show(dict(sorted(space_files().items())))
         return
-    pushed = push_space(
-        repo,
-        models=[name.strip() for name in (models or "").split(",") if name.strip()],
-        private=private,
-        branch=branch,
-        create_pr=create_pr,
-        commit_message=message,
-        tag=tag,
-        token=token,
-    )
+    named = [name.strip() for name in (models or "").split(",") if name.strip()]
+    _tell(push_space(repo, models=named, **where._asdict()))
+
+
+def _show(files: Mapping[str, Content]) -> None:
+    """Print the names and sizes of files, and the card if there is one."""
+    width = max(map(len, files))
+    for name, content in files.items():
+        size = content.stat().st_size if isinstance(content, Path) else len(content or b"")
+        typer.echo(f"{name:{width}}  {size:>12,} bytes")
+    card = files.get("README.md")
+    if isinstance(card, bytes):
+        typer.echo(card.decode())
+
+
+def _tell(pushed: Pushed) -> None:
+    """Print the address of a commit or pull request."""
     if not pushed.changed:
         typer.echo("nothing has changed, no commit was made", err=True)
     typer.echo(pushed.pull_request or pushed.url)

@@ -1,4 +1,4 @@
-"""The Gradio app, and the Space that it is pushed as."""
+"""The Gradio app, and the Space that it is pushed to."""
 
 import lazy_loader
 

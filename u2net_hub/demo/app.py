@@ -1,4 +1,4 @@
-"""The Gradio app: both sizes in the browser, and the same as an API."""
+"""The Gradio app: the page, its API, and the server that both run on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import Models  # isort: skip  # goes first: it imports spaces
+from .models import SOURCES_VARIABLE, Models  # isort: skip  # imports spaces, before gradio
 
 from starlette.middleware import Middleware
 
@@ -24,7 +24,6 @@ except ImportError as e:
 from . import theme
 from .events import LIMITS
 from .middleware import Guard
-from .models import SOURCES_VARIABLE
 from .page import Page
 
 if TYPE_CHECKING:
@@ -35,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 20_000_000
 KEPT_SECONDS = 3600
-"""How long a visitor's files stay."""
+"""Seconds after which the files of a visitor are deleted."""
 WAITING = 64
-"""Requests that may wait; the next one is told to come back later."""
+"""Largest number of requests in the queue. Gradio refuses the next one."""
 SESSIONS = 500
-"""Visitors whose pages the server keeps in mind."""
+"""Largest number of sessions that the server keeps in memory."""
 _CREDIT = (
     "Photos: NASA (Eileen Collins, public domain), Stéfan van der Walt (cat, CC0), Rachel Michetti (coffee, "
     "CC0), SpaceX (rocket, public domain), linolafett (grass, CC0); by way of scikit-image."
@@ -47,13 +46,17 @@ _CREDIT = (
 
 
 def sources_from_environment() -> list[str]:
-    """The models named in U2NET_MODELS, separated by commas; the bundled U²-Net† where there are none."""
+    """Read the models from U2NET_MODELS, separated by commas; the default is the bundled U²-Net†."""
     named = os.environ.get(SOURCES_VARIABLE, "").split(",")
     return [name.strip() for name in named if name.strip()] or ["u2netp"]
 
 
 def snippet(address: str | None = None) -> str:
-    """Python code that calls the app; of the Space that it runs on, if it runs on one."""
+    """Write Python code that calls the API.
+
+    Args:
+        address: Address of the app. By default the Space that it runs on, or else this machine.
+    """
     where = address or os.environ.get("SPACE_ID") or "http://127.0.0.1:7860"
     return f'''from gradio_client import Client, handle_file
 
@@ -64,11 +67,11 @@ print(png, facts["confidence"], facts["milliseconds"])
 
 
 def build(models: Models, folder: str | Path) -> gr.Blocks:
-    """The page, with its events and its API.
+    """Build the page, with its events and its API.
 
     Args:
-        models: what visitors can choose from.
-        folder: where Gradio keeps its files, GRADIO_TEMP_DIR.
+        models: The models that visitors can choose from.
+        folder: The folder in which Gradio keeps its files, GRADIO_TEMP_DIR.
     """
     page = Page(models, Path(folder))
     blocks: gr.Blocks
@@ -102,21 +105,21 @@ def serve(
     host: str | None = None,
     port: int | None = None,
 ) -> Iterator[gr.Blocks]:
-    """The app, running while the context lasts; `.local_url` of what it yields says where.
+    """Run the app while the context lasts. The attribute `local_url` of the yielded app is its address.
 
-    Visitors' files are in a folder of its own, which is gone afterwards.
+    The files of visitors lie in a temporary folder, which is deleted afterwards.
 
     Args:
-        sources: the models; None: those of U2NET_MODELS, or the bundled U²-Net†.
-        device: as for `SaliencyPipeline`.
-        engine: likewise.
-        precision: likewise.
-        host: to listen on; None: GRADIO_SERVER_NAME, or this machine alone.
-        port: likewise; None: the first free one from 7860.
+        sources: Sources of the models. By default those in U2NET_MODELS, or the bundled U²-Net†.
+        device: Device to run on, as for `SaliencyPipeline`.
+        engine: Engine that runs the network, as for `SaliencyPipeline`.
+        precision: Precision of the engine, as for `SaliencyPipeline`.
+        host: Address to listen on. By default GRADIO_SERVER_NAME, or this machine only.
+        port: Port to listen on. By default the first free port from 7860.
 
     Raises:
-        ValueError: as `Models`.
-        OSError: a model cannot be had, or the port is taken.
+        ValueError: The models cannot be used together; see `Models`.
+        OSError: A model cannot be loaded, or the port is in use.
     """
     with tempfile.TemporaryDirectory(prefix="u2net-demo-") as folder:
         before = os.environ.get("GRADIO_TEMP_DIR")
@@ -165,18 +168,18 @@ def launch(
     port: int | None = None,
     on_ready: Callable[[str], object] = logger.info,
 ) -> None:
-    """Serve the app until it is interrupted or told to stop; arguments as for `serve`.
+    """Serve the app until the process is interrupted or terminated. The arguments are those of `serve`.
 
     Args:
-        sources: the models.
-        device: where they run.
-        engine: what runs them.
-        precision: how.
-        host: to listen on.
-        port: likewise.
-        on_ready: called with the address.
+        sources: Sources of the models.
+        device: Device to run on.
+        engine: Engine that runs the network.
+        precision: Precision of the engine.
+        host: Address to listen on.
+        port: Port to listen on.
+        on_ready: Function that is called with the address when the app is ready.
     """
-    # as at Ctrl-C, so that visitors' files are removed
+    # stop as at Ctrl-C, so that the files of visitors are deleted
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with serve(sources, device=device, engine=engine, precision=precision, host=host, port=port) as blocks:
         on_ready(str(blocks.local_url))

@@ -1,4 +1,4 @@
-"""A batch of photos in, a zip of results out."""
+"""Process a batch of photos into a zip archive."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
 from ..imaging import encode
 from .models import Models, read_photo
 
-if TYPE_CHECKING:
-    pass
-
 
 class FileOutcome(NamedTuple):
-    """What became of one file of a batch."""
+    """The outcome of one file of a batch."""
 
     name: str
-    """As the visitor knows it."""
+    """Name of the file on the visitor's machine."""
     written: str | None = None
-    """Its name in the archive; None where it failed."""
+    """Name of the result in the archive, or None if the file failed."""
     error: str | None = None
     found: bool | None = None
     confidence: float | None = None
     preview: Image.Image | None = None
-    """What is in the archive, small."""
+    """A small version of the result."""
 
 
 def cut_all(
@@ -39,17 +36,19 @@ def cut_all(
     *,
     kind: Literal["cutout", "mask"] = "cutout",
 ) -> Iterator[FileOutcome]:
-    """Write the cutouts or maps of many files into a zip; yields what became of each. A bad file fails alone.
+    """Write the cutouts or maps of many files into a zip archive, and yield the outcome of each file.
+
+    A file that cannot be read does not stop the others.
 
     Args:
-        models: has the network.
-        name: which one.
-        files: path of each file, and the name that its visitor knows it by.
-        archive: the zip to write; it is whole when the iterator is at its end.
-        kind: RGBA cutouts, or maps in grey.
+        models: The models of the demo.
+        name: Name of the model to use.
+        files: The path of each file, and its name on the visitor's machine.
+        archive: The zip archive to write. It is complete when the iterator ends.
+        kind: Whether to write RGBA cutouts or grey maps.
     """
     taken: set[str] = set()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:  # a PNG does not get smaller
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:  # a PNG is compressed already
         for path, called in files:
             try:
                 result = models.run(name, read_photo(path, called)).result()
@@ -64,13 +63,13 @@ def cut_all(
 
 
 def safe_stem(name: str) -> str:
-    """The name of a visitor's file without folders and suffix, fit for any file system."""
+    """The name of a visitor's file without folders and suffix, valid on any file system."""
     stem = Path(name.replace("\\", "/")).stem
     return re.sub(r"[^\w.()+, -]", "_", stem).strip(". ")[:100] or "photo"
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """A name for a PNG that is not taken yet, whatever its case; it is taken then."""
+    """Choose a name for a PNG that differs from those taken, also in lower case, and mark it as taken."""
     name, i = f"{stem}.png", 1
     while name.lower() in taken:
         i += 1

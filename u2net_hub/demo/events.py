@@ -1,4 +1,4 @@
-"""What the tabs of the demo do: a visitor's files and choices in, pictures and facts out."""
+"""The events of the tabs: they turn the files and choices of a visitor into pictures and facts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
+from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo  # isort: skip  # before gradio
+
 import gradio as gr
 from PIL import Image
 
@@ -16,7 +18,6 @@ from .. import imaging as im
 from ..imaging import encode
 from . import theme
 from .batch import cut_all, safe_stem
-from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo
 from .pictures import difference, grey, heat
 
 if TYPE_CHECKING:
@@ -28,28 +29,28 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Sent: TypeAlias = "Mapping[str, object]"
-"""A file as Gradio hands it over: "path" in its folder, "orig_name" as the visitor calls it."""
+"""A file from Gradio: "path" is where it lies, "orig_name" its name on the visitor's machine."""
 Facts: TypeAlias = dict[str, object]
 
 MAX_FILES = 30
-"""In a batch."""
+"""Largest number of files in a batch."""
 TILE = 640
-"""Longest side in pixels of a map in Inside."""
+"""Longest side in pixels of a map in the tab Inside."""
 
 
 class Cut(NamedTuple):
-    """A cutout as the page shows it; the first two are what the API returns."""
+    """A cutout as the page shows it. The API returns the first two fields."""
 
     file: str
     facts: Facts
     preview: tuple[Image.Image, Image.Image]
-    """Before and after."""
+    """The photo and the cutout, for the slider."""
     words: str
-    """HTML."""
+    """The verdict and the facts, as HTML."""
 
 
 def polite(event: Callable[P, R]) -> Callable[P, R]:
-    """An event whose expected errors are told to the visitor in a line; of others, nothing is told."""
+    """Show the expected errors of an event to the visitor in one line. Other errors reveal nothing."""
 
     @functools.wraps(event)
     def answered(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,7 +59,7 @@ def polite(event: Callable[P, R]) -> Callable[P, R]:
         try:
             return event(*args, **kwargs)
         except HubError as e:
-            # what follows the semicolon is for the owner of a token
+            # the remedy after the semicolon is for owners of a token, not for visitors
             message = str(e).partition("; ")[0]
         except ImportError:
             message = "photos of this format cannot be read here; save it as JPEG or PNG"
@@ -75,8 +76,8 @@ class Tabs:
     """The events of all tabs.
 
     Args:
-        models: the networks.
-        folder: where Gradio keeps what visitors send, and where results go.
+        models: The models of the demo.
+        folder: The folder in which Gradio keeps uploads, and in which results are written.
     """
 
     def __init__(self, models: Models, folder: Path) -> None:
@@ -268,25 +269,25 @@ class Tabs:
         return name, read_photo(path, name)
 
     def _sent(self, sent: Sent) -> tuple[Path, str]:
-        """Path and name of a file that a visitor sent, and of no other file on this machine."""
+        """The path and name of an uploaded file. Other files of this machine are refused."""
         path = Path(str(sent.get("path") or "")).resolve()
         if not path.is_relative_to(self._folder) or not path.is_file():
-            raise ValueError("the file is not here (any more); upload it again")
+            raise ValueError("the file is no longer on the server; upload it again")
         name = str(sent.get("orig_name") or path.name)
         return path, re.sub(r"[^\w.()+, -]", "_", Path(name.replace("\\", "/")).name)[-80:] or "photo"
 
     def _new_file(self, name: str) -> Path:
-        """Where a result goes: nobody can guess it who does not get the answer."""
+        """The path for a new result, in a folder with a name that nobody can guess."""
         folder = self._folder / secrets.token_hex(16)
         folder.mkdir(parents=True)
         return folder / name
 
 
 def hex_colour(colour: str) -> str:
-    """A colour as Gradio's picker gives it ("#rrggbb", "rgba(250.4, 12, 0, 1)") -> "#rrggbb".
+    """Convert a colour from Gradio's picker ("#rrggbb", "rgba(250.4, 12, 0, 1)") to "#rrggbb".
 
     Raises:
-        ValueError: it is none.
+        ValueError: The text is not a colour.
     """
     if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
         return colour.lower()

@@ -1,4 +1,4 @@
-"""Limits for visitors' own models: what one may cost before it is loaded."""
+"""Limits for the models that visitors load from the Hub."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from ..model import U2Net
 
 GUESTS = 2
-"""Visitors' models that are kept in memory, over all visitors."""
+"""Largest number of visitors' models in memory, over all visitors."""
 MAX_GUEST_BYTES = 400_000_000
-"""Of a visitor's model.safetensors; U²-Net in float32 has 176 MB."""
+"""Largest size of a visitor's model.safetensors. U²-Net in float32 has 176 MB."""
 MAX_GUEST_FLOPS = 300e9
-"""For one photo, in a visitor's model; U²-Net takes 75e9."""
+"""Most operations that a visitor's model may take for one photo. U²-Net takes 75e9."""
 MAX_GUEST_MAP = 60_000_000
-"""Channels × height × width at the most in a visitor's model; U²-Net stays below 52.5 million."""
+"""Largest feature map (channels × height × width) of a visitor's model. U²-Net stays below 52.5 million."""
 
 _REPO_ID = re.compile(r"(?!.*\.\.)[a-zA-Z0-9][\w.-]{0,95}/[a-zA-Z0-9][\w.-]{0,95}", re.ASCII)
 
 
 def look_up_guest(source: str) -> tuple[str, float]:
-    """A visitor's words -> "org/name@commit" and the size of its weights in 10⁶ bytes."""
+    """Look up the model that a visitor named: "org/name@commit", and the size of its weights in 10⁶ bytes."""
     from ..hub import UnusableRepoError, call, check_revision, make_client
 
     repo_id, _, revision = source.strip().partition("@")
@@ -57,7 +57,7 @@ def look_up_guest(source: str) -> tuple[str, float]:
 
 
 def check_guest_cost(network: U2Net) -> None:
-    """Refuse a network that would keep the others waiting, or not fit into memory; nothing is computed."""
+    """Refuse a network that would take too long or too much memory, without running it."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

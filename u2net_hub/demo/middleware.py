@@ -1,4 +1,4 @@
-"""What stands between the demo and its visitors' requests."""
+"""A filter for the requests of visitors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 MAX_UPLOAD_BYTES = 200_000_000
-"""Of all files that are sent at once."""
+"""Largest size of one upload, over all its files."""
 MAX_CALL_BYTES = 1_000_000
-"""Of a call, whose files were uploaded before it."""
+"""Largest size of one call. Its files are uploaded before it."""
 
-# Gradio's routes that fetch an address, start ffmpeg or call into components: none of them is used here
+# routes of Gradio that fetch an address, start ffmpeg or call into components; the demo uses none of them
 _CLOSED = re.compile(
     r"/(proxy=|file[=/]\s*https?:|component_server|process_recording|stream/|vibe-|custom_component/)", re.I
 )
@@ -25,12 +25,12 @@ _ADDRESS = re.compile(r"\s*(https?|ftp|file)://", re.I)
 
 
 class Guard:
-    """Refuses requests that would make the server fetch an address, and those that are too large.
+    """Refuse requests that are too large or that would make the server fetch an address.
 
-    Gradio downloads a file that a call names by its address, whatever the input is.
+    If a call names a file by its address, Gradio downloads it, whatever the input is.
 
     Args:
-        app: the ASGI app behind it.
+        app: The ASGI app that gets the accepted requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -52,7 +52,7 @@ class Guard:
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:  # the server holds a body to its length
+        if not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:  # uvicorn enforces the declared length
             limit = MAX_UPLOAD_BYTES // 1_000_000
             await PlainTextResponse(f"too much at once, send at most {limit} MB", 413)(scope, receive, send)
         else:
@@ -89,7 +89,7 @@ class Guard:
 
 
 def _names_address(value: object) -> bool:
-    """Whether there is a file with an address for its path, however deep."""
+    """Whether a file in the call, at any depth, has an address as its path."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,4 @@
-"""The networks that the visitors of a demo share, and what they say of a photo."""
+"""The models of the demo, which all visitors share, and their answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 try:
-    import spaces  # before torch starts CUDA: on ZeroGPU it stands in for it
+    import spaces  # on ZeroGPU it replaces CUDA functions, so it is imported before torch and gradio
 except ImportError:
     spaces = None
 
@@ -37,20 +37,20 @@ SOURCES_VARIABLE = "U2NET_MODELS"
 Maps: TypeAlias = "tuple[NDArray[np.float32], ...]"
 
 MAX_PIXELS = 24_000_000
-"""Of a visitor's photo: 6000 × 4000."""
+"""Most pixels of a visitor's photo: 6000 × 4000."""
 PREVIEW = 1280
-"""Longest side in pixels of what the page shows; downloads have the photo's own size."""
+"""Longest side in pixels of pictures on the page. Downloads have the size of the photo."""
 _REMEMBERED = 16
 _REMEMBERED_BYTES = 8_000_000
 _GPU_SECONDS = 20
 
 
 class SharedEngine:
-    """An engine that all visitors share: on ZeroGPU it runs in the process that has the GPU.
+    """An engine that all visitors share. On ZeroGPU it runs in the process that has the GPU.
 
     Args:
-        engine: the one that runs the network.
-        zero_gpu: whether that process has to be asked.
+        engine: The engine that runs the network.
+        zero_gpu: Whether the engine runs on ZeroGPU.
     """
 
     def __init__(self, engine: Engine, *, zero_gpu: bool = False) -> None:
@@ -59,7 +59,7 @@ class SharedEngine:
         self.precision: Precision = engine.precision
         self.device: str = "ZeroGPU" if zero_gpu else engine.device
         self.seconds = 0.0
-        """How long the network took for the last batch."""
+        """Seconds that the network took for the last batch."""
         self._engine = engine
         self._timed = spaces.GPU(self._run, duration=_GPU_SECONDS) if zero_gpu else self._run
 
@@ -75,35 +75,35 @@ class SharedEngine:
 
 @dataclass(frozen=True)
 class Model:
-    """A network in memory."""
+    """A model in memory."""
 
     name: str
     pipeline: SaliencyPipeline
     engine: SharedEngine
     parameters: int
     megabytes: float
-    """Of the file of weights, in 10⁶ bytes."""
+    """Size of the weights file in 10⁶ bytes."""
     revision: str | None = None
-    """The commit, where it came from the Hub."""
+    """The commit, if the model came from the Hub."""
 
 
 class Answer(NamedTuple):
-    """What a network said of a photo."""
+    """The answer of a model for one photo."""
 
     model: Model
     photo: Photo
     maps: Maps
     """The fused map and the side outputs, each float32 (out, h, w)."""
     seconds: float
-    """How long the network took, when it saw this photo first."""
+    """Seconds that the network took when it first saw this photo."""
 
     def result(self, longest: int | None = None) -> SaliencyResult:
-        """The result at the photo's own size, or shrunk to `longest` pixels on its longest side."""
+        """The result in the size of the photo, or with at most `longest` pixels on its longest side."""
         photo = self.photo if longest is None else shrink(self.photo, longest)
         return SaliencyResult(photo, self.model.pipeline.config, *self.maps)
 
     def facts(self) -> dict[str, object]:
-        """What is said beside the pictures, for people and for programs."""
+        """The facts beside the pictures, for the page and the API."""
         result = self.result()
         height, width = result.size
         return {
@@ -118,17 +118,17 @@ class Answer(NamedTuple):
 
 
 class Models:
-    """The networks of a demo: those it was started with, and a few that visitors asked for.
+    """The models of a demo: those it was started with, and a few that visitors have loaded.
 
     Args:
-        sources: what `U2Net.from_pretrained` takes; the first is the one to begin with.
-        device: as for `SaliencyPipeline`.
-        engine: likewise; on ZeroGPU it is torch.
-        precision: likewise.
+        sources: Sources as `U2Net.from_pretrained` takes them. The page begins with the first one.
+        device: Device to run on, as for `SaliencyPipeline`.
+        engine: Engine as for `SaliencyPipeline`. On ZeroGPU it is always torch.
+        precision: Precision as for `SaliencyPipeline`.
 
     Raises:
-        ValueError: there are no sources, or two of one name; or as `U2Net.from_pretrained`.
-        OSError: a source cannot be had.
+        ValueError: There are no sources, two have the same name, or one is not a model.
+        OSError: A source cannot be loaded.
     """
 
     def __init__(
@@ -158,10 +158,10 @@ class Models:
         return list(self._own)
 
     def get(self, name: str) -> Model:
-        """A model in memory.
+        """Get a model that is in memory.
 
         Raises:
-            ValueError: it is not there (any more).
+            ValueError: The model is not in memory, or no longer.
         """
         found = self._own.get(name) or self._guests.get(name)
         if found is None:
@@ -169,7 +169,7 @@ class Models:
         return found
 
     def run(self, name: str, photo: Photo) -> Answer:
-        """What a model says of a photo; the same photo again is remembered for a while."""
+        """Run a model on a photo. The answers for the last photos are remembered."""
         model = self.get(name)
         x = model.pipeline.prepare(photo).x
         key = (name, hashlib.sha256(x.tobytes()).hexdigest())
@@ -185,17 +185,17 @@ class Models:
         return Answer(model, photo, *known)
 
     def invite(self, source: str) -> Model:
-        """Load a public model from the Hub for a visitor; the one that was asked for longest ago goes.
+        """Load a public model from the Hub for a visitor. The model that was used least recently is dropped.
 
-        Only `config.json` and `model.safetensors` are fetched, of one commit, and the files do not stay.
-        Neither a local path nor a token of this machine's owner is used.
+        Only `config.json` and `model.safetensors` of one commit are downloaded, and deleted after loading.
+        Local paths and the token of this machine's owner are never used.
 
         Args:
-            source: "org/name" or "org/name@revision".
+            source: Name on the Hub, "org/name" or "org/name@revision".
 
         Raises:
-            ValueError: it is no such name, or the model is too large.
-            OSError: it cannot be had, or is not a model of this library.
+            ValueError: The name is not one on the Hub, or the model is too large.
+            OSError: The model cannot be downloaded, or is not one of this library.
         """
         with self._inviting:
             name, megabytes = look_up_guest(source)
@@ -223,7 +223,7 @@ class Models:
         if guest:
             check_guest_cost(network)
         zero_gpu = spaces is not None and spaces.config.Config.zero_gpu and not guest
-        # what is loaded after the start is not on ZeroGPU's GPU: visitors' models run on the CPU there
+        # ZeroGPU knows only models that are loaded at the start, so those of visitors run on its CPU
         at_hand = "cpu" if guest and spaces is not None and spaces.config.Config.zero_gpu else self._device
         chosen: EngineName = "torch" if zero_gpu else self._engine
         pipeline = SaliencyPipeline(network, device=at_hand, engine=chosen, precision=self._precision)
@@ -232,7 +232,7 @@ class Models:
         loaded = network.loaded_from
         if megabytes is None:
             megabytes = 0.0 if loaded is None else loaded.weights_path.stat().st_size / 1e6
-        if not zero_gpu:  # so that the first visitor's time is the network's, not that of its first call
+        if not zero_gpu:  # the first call is slow; the first visitor should not wait for it
             engine(np.zeros((1, network.config.in_channels, *network.config.input_size), np.float32))
         return Model(
             name,
@@ -250,18 +250,22 @@ def _display_name(source: str) -> str:
 
 
 def read_photo(path: str | Path, name: str) -> Photo:
-    """A visitor's photo.
+    """Read a visitor's photo.
+
+    Args:
+        path: The file.
+        name: The name of the photo in error messages.
 
     Raises:
-        ValueError: it cannot be read, or has more than `MAX_PIXELS`; the message calls it `name`.
-        ImportError: it is HEIC, and pillow-heif is not installed.
+        ValueError: The photo cannot be read, or has more than `MAX_PIXELS` pixels.
+        ImportError: The photo is HEIC, and pillow-heif is not installed.
     """
     with open(path, "rb") as file:
         return im.load(file, name=name, max_pixels=MAX_PIXELS)
 
 
 def shrink(photo: Photo, longest: int) -> Photo:
-    """The photo with at most `longest` pixels on its longest side."""
+    """Shrink a photo to at most `longest` pixels on its longest side."""
     scale = longest / max(photo.size)
     if scale >= 1:
         return photo

@@ -1,11 +1,13 @@
-"""The tabs of the page, and how their events are joined."""
+"""The layout of the tabs, and the connection of their components to events."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from .models import SOURCES_VARIABLE, Models  # isort: skip  # imports spaces, before gradio
 
 try:
     import gradio as gr
@@ -14,19 +16,19 @@ except ImportError as e:
 
 from . import theme
 from .events import MAX_FILES, Tabs
-from .models import SOURCES_VARIABLE, Models
 from .space import shipped
-
-if TYPE_CHECKING:
-    pass
-
 
 _EXAMPLES = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg", "grass.jpg")
 _BACKGROUNDS = ["transparent", "colour", "picture", "blur"]
 
 
 class Page:
-    """Lays out the tabs and joins their events to `Tabs`."""
+    """Lay out the tabs, and connect their components to the events of `Tabs`.
+
+    Args:
+        models: The models that visitors can choose from.
+        folder: The folder in which Gradio keeps its files.
+    """
 
     def __init__(self, models: Models, folder: Path) -> None:
         self._tabs = Tabs(models, folder)
@@ -34,7 +36,7 @@ class Page:
         self._examples = [str(shipped("examples") / name) for name in _EXAMPLES]
 
     def cutout(self) -> None:
-        gr.HTML(theme.say("Choose a photo: the background goes, the colours and the size stay."))
+        gr.HTML(theme.say("Choose a photo. Its background is removed; its colours and size stay the same."))
         with gr.Row():
             with gr.Column(min_width=320):
                 photo = self._photo("cutout-photo")
@@ -53,9 +55,7 @@ class Page:
                     visible=False,
                     elem_id="background-picture",
                 )
-                hard = gr.Checkbox(
-                    False, label="Hard edges", info="Each pixel is in or out, nothing in between."
-                )
+                hard = gr.Checkbox(False, label="Hard edges", info="Each pixel is either kept or removed.")
                 threshold = gr.Slider(
                     0, 1, 0.5, step=0.01, label="Threshold", visible=False, elem_id="threshold"
                 )
@@ -81,7 +81,7 @@ class Page:
         if len(self._names) < 2:
             one = self._names[0]
             gr.Markdown(
-                f"Comparing takes two models, and this demo was started with one: `{one}`. To add the other "
+                f"To compare, the demo needs two models. It was started with one: `{one}`. To add the other "
                 "size, name both, separated by a comma:\n\n"
                 f"```\n{SOURCES_VARIABLE}={one},org/u2net u2net demo\n```\n\n"
                 "A source is a bundled name, a folder, a file, or `org/name` on the Hub. The authors' U²-Net "
@@ -90,7 +90,7 @@ class Page:
                 elem_id="compare-how",
             )
             return
-        gr.HTML(theme.say("The same photo, two networks: what each one sees, and what it costs."))
+        gr.HTML(theme.say("Compare two models on the same photo: their maps, their size and their speed."))
         with gr.Row():
             with gr.Column(min_width=320):
                 photo = self._photo("compare-photo")
@@ -125,9 +125,9 @@ class Page:
     def inside(self) -> None:
         gr.HTML(
             theme.say(
-                "Deep supervision: every stage of the decoder is trained to give a map of its own, from "
-                "coarse to fine. The coarse ones know where the object is, the fine ones where it ends; "
-                "a last convolution fuses the six into one."
+                "In training, each stage of the decoder learns to predict its own map (deep supervision). "
+                "The coarse maps show where the object is, the fine maps show its edges. A last convolution "
+                "fuses the six maps into one."
             )
         )
         with gr.Row():
@@ -159,7 +159,11 @@ class Page:
         )  # fmt: skip
 
     def batch(self) -> None:
-        gr.HTML(theme.say(f"Up to {MAX_FILES} photos in, one zip out, with their names kept."))
+        gr.HTML(
+            theme.say(
+                f"Choose up to {MAX_FILES} photos. You get one zip file with results of the same names."
+            )
+        )
         with gr.Row():
             with gr.Column(min_width=320):
                 files = gr.File(
@@ -195,8 +199,8 @@ class Page:
     def your_model(self) -> None:
         gr.HTML(
             theme.say(
-                "Any public model of this library on the Hub, at any revision. Its files are compared with "
-                "the Hub's hashes, and nothing in them is executed."
+                "Load any public model of this library from the Hub, at any revision. Its files are checked "
+                "against the hashes of the Hub, and no code in them is run."
             )
         )
         with gr.Row():
@@ -253,7 +257,7 @@ class Page:
     def _result(self, prefix: str) -> tuple[gr.ImageSlider, gr.HTML, gr.DownloadButton, gr.JSON]:
         preview = gr.ImageSlider(
             label="Before and after",
-            format="webp",  # what is saved is the PNG below
+            format="webp",  # the download is the PNG below
             interactive=False,
             buttons=["fullscreen"],
             slider_position=50,
@@ -282,8 +286,8 @@ class Page:
     ) -> None:
         """Run an event when the button is clicked, when an input changes, and through the API.
 
-        The API returns the first of the outputs. Gradio's own preprocessing is left out, since it opens
-        files before anything is checked; `Tabs` does it. One queue is shared by all work of the networks.
+        The API returns the first `returns` outputs. Gradio's own preprocessing is switched off, because it
+        opens files before they are checked; `Tabs` reads them. All events of the models share one queue.
         """
         shared: dict[str, Any] = {"preprocess": False, "concurrency_id": queue_of, "concurrency_limit": 1}
 
@@ -306,5 +310,5 @@ class Page:
             gr.on(live, unless_empty, inputs, outputs, api_name=f"{api_name}_changed", **shared)
 
 
-# For what only changes the page
+# for events that only change the page
 _ASIDE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

@@ -1,13 +1,14 @@
-"""How the demo looks: colours, type and the few lines of HTML and CSS that Gradio does not bring."""
+"""The look of the demo: its theme, and the pieces of HTML that Gradio has no component for."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from html import escape
+from importlib.resources import files
 
 import gradio as gr
 
-# Fonts that come with Gradio, so that the page asks no other host for them
+# these fonts come with Gradio, so the page loads none from another host
 _SANS = (gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif")
 _MONO = (gr.themes.LocalFont("IBM Plex Mono", weights=(400,)), "ui-monospace", "monospace")
 
@@ -28,7 +29,7 @@ _EMBER = gr.themes.Color(
 
 
 def theme() -> gr.themes.Base:
-    """Paper and ink with one warm accent; by night the same on charcoal."""
+    """The theme: ink on paper with one warm accent, and the same on charcoal in dark mode."""
     return gr.themes.Base(
         primary_hue=_EMBER,
         secondary_hue=_EMBER,
@@ -90,84 +91,8 @@ def theme() -> gr.themes.Base:
     )
 
 
-# Gradio puts its container before the first selector of a rule under .dark alone: one selector in each
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
-.gradio-container > .main { padding: 14px clamp(14px, 3vw, 32px) 0 !important; }
-.html-container { padding: 0 !important; }
-footer .divider { display: none; }
-.masthead { display: flex; align-items: center; gap: 14px; flex-wrap: wrap; padding: 10px 2px 2px; }
-.masthead svg { width: 46px; height: 46px; flex: none; }
-.masthead path { color: var(--primary-600) !important; }
-.dark .masthead path { color: var(--primary-400) !important; }
-.masthead h1 { font-size: 1.75rem; line-height: 1.1; font-weight: 700; letter-spacing: -0.01em; margin: 0;
-  color: var(--body-text-color); }
-.masthead p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
-.chips { display: flex; gap: 6px; flex-wrap: wrap; margin-left: auto; padding: 0; list-style: none; }
-.chip { font: 0.8rem var(--font-mono); padding: 3px 10px; border-radius: 999px; margin: 0;
-  border: 1px solid var(--border-color-primary); background: var(--background-fill-secondary);
-  color: var(--body-text-color); white-space: nowrap; }
-.say { color: var(--body-text-color); line-height: 1.5; max-width: 72ch; margin: 4px 2px; }
-.facts { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0; padding: 8px 2px;
-  color: var(--body-text-color); }
-.facts div { display: flex; gap: 6px; align-items: baseline; }
-.facts dt { color: var(--body-text-color-subdued); font-size: 0.85rem; }
-.facts dd { margin: 0; font-family: var(--font-mono); font-size: 0.9rem; }
-.verdict { margin: 0; padding: 10px 12px; border-radius: var(--radius-md); font-weight: 700;
-  border-left: 4px solid var(--neutral-400); background: var(--background-fill-secondary);
-  color: var(--body-text-color); }
-.verdict.none { border-left-color: var(--primary-600); }
-.verdict span { display: block; font-weight: 400; color: var(--body-text-color-subdued); }
-table.ledger tr { border: 0 !important; }
-.gallery-container .grid-wrap {
-  height: auto !important; min-height: 0 !important; max-height: none !important; }
-.gallery-container .grid-container { padding-top: 26px;
-  grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)) !important; align-items: start; }
-#inside-maps .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
-.gallery-container .thumbnail-item { aspect-ratio: auto !important; height: auto !important; }
-.gallery-container .thumbnail-item img { width: 100% !important; height: auto !important; }
-.dark button[role="tab"][aria-selected="true"] { color: var(--primary-400) !important; }
-table.ledger { width: 100%; border-collapse: collapse; font-size: 0.92rem; color: var(--body-text-color);
-  border: 0 !important; margin: 0; }
-table.ledger th, table.ledger td { text-align: left; padding: 7px 10px; overflow-wrap: break-word;
-  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
-table.ledger td.figure { text-align: right; font-family: var(--font-mono); white-space: nowrap; }
-table.ledger th.figure { text-align: right; }
-table.ledger thead th { color: var(--body-text-color-subdued); font-weight: 700; font-size: 0.82rem; }
-table.ledger .bad td { color: #b3261e !important; }
-.dark table.ledger .bad td { color: #ff9d94 !important; }
-.checker img.fixed, .checker .thumbnail-item {
-  background: repeating-conic-gradient(#e9e4dc 0 25%, #fbf9f6 0 50%) 0 0 / 20px 20px !important; }
-.dark .checker img.fixed {
-  background: repeating-conic-gradient(#332d29 0 25%, #24201d 0 50%) 0 0 / 20px 20px !important; }
-.dark .checker .thumbnail-item {
-  background: repeating-conic-gradient(#332d29 0 25%, #24201d 0 50%) 0 0 / 20px 20px !important; }
-.gallery-item .container.gallery { width: 64px !important; height: 64px !important; }
-.credit { font-size: 0.82rem; color: var(--body-text-color-subdued); margin: 0 2px; }
-:focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 2px; }
-@media (max-width: 640px) {
-  .tab-container button { padding: 0 8px !important; }
-  .chips { margin-left: 0; width: 100%; }
-  .masthead > div { flex: 1; }
-  .masthead h1 { font-size: 1.4rem; }
-  .gallery-container .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
-  #inside-maps .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
-  table.ledger th, table.ledger td { padding: 6px 4px; }
-}
-@media (prefers-reduced-motion: reduce) {
-  * { animation-duration: 0.01ms !important; transition: none !important; }
-}
-"""
-
-# Gradio gives the thumbnails of examples and the two halves of the slider no words for screen readers
-HEAD = """<script>
-new MutationObserver(() => {
-  for (const img of document.querySelectorAll('.gallery-item img[alt=""]'))
-    img.alt = "Example: " + decodeURIComponent(img.src).split("/").pop().split(".")[0];
-  for (const img of document.querySelectorAll('[data-testid="imageslider-image"][alt=""]'))
-    img.alt = img.classList.contains("fixed") ? "After" : "Before";
-}).observe(document, {childList: true, subtree: true});
-</script>"""
+CSS = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+HEAD = files(__package__).joinpath("head.html").read_text(encoding="utf-8")
 
 _LOGO = """<svg viewBox="0 0 48 48" fill="none" stroke="currentColor" stroke-linecap="round"
 aria-hidden="true">
@@ -176,11 +101,11 @@ aria-hidden="true">
 
 
 def masthead(chips: list[str]) -> str:
-    """The head of the page, with a few facts on its right."""
+    """The head of the page, with a few short facts on its right."""
     items = "".join(f'<li class="chip">{escape(chip)}</li>' for chip in chips)
     return (
         f'<header class="masthead">{_LOGO}<div><h1>U²-Net</h1>'
-        "<p>Finds what stands out in a photo, and cuts it out.</p></div>"
+        "<p>Finds the main object in a photo and cuts it out.</p></div>"
         f'<ul class="chips" aria-label="Models and device">{items}</ul></header>'
     )
 
@@ -191,7 +116,7 @@ def say(text: str) -> str:
 
 
 def verdict(found: bool, confidence: float, needed: float) -> str:
-    """Whether there is a salient object, in plain words, for eyes and screen readers."""
+    """A sentence that says whether a salient object was found, also for screen readers."""
     if found:
         return f'<p class="verdict" role="status">Object found<span>Confidence {confidence:.2f}</span></p>'
     return (
@@ -201,7 +126,7 @@ def verdict(found: bool, confidence: float, needed: float) -> str:
 
 
 def facts(**named: str) -> str:
-    """A line of short facts: name and value."""
+    """A line of short facts, each with a name and a value."""
     items = "".join(
         f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(value)}</dd></div>"
         for name, value in named.items()
@@ -216,7 +141,14 @@ def ledger(
     figures: Container[int] = (),
     bad: Container[int] = (),
 ) -> str:
-    """A table; `figures` are the columns of numbers, `bad` the rows in the colour of warnings."""
+    """A table in HTML.
+
+    Args:
+        head: Titles of the columns.
+        rows: Text of the cells, row by row.
+        figures: Indices of columns that hold numbers.
+        bad: Indices of rows in the colour of warnings.
+    """
 
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(

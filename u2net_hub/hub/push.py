@@ -145,7 +145,9 @@ def push_files(
     changed = False
     for attempt in range(1, _CONFLICTS + 1):
         head = BranchState(repo_id, repo_type, target, token)
-        files = {name: _without_secrets(name, content) for name, content in contents(head).items()}
+        files = dict(contents(head))
+        if repo_type == "model":  # in the code of a Space, hf_hub_download is no token
+            files = {name: _without_secrets(name, content) for name, content in files.items()}
         files = {name: content for name, content in files.items() if _differs(content, head.hashes.get(name))}
         changed = changed or bool(files)
         if tagged is not None and (files or tagged != head.commit):

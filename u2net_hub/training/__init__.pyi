@@ -3,6 +3,7 @@ from .config import (
     Phase as Phase,
     Recipe as Recipe,
     TrainConfig as TrainConfig,
+    field_help as field_help,
 )
 from .dry_runs import (
     Estimate as Estimate,

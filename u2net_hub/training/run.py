@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import content_hash, write_whole
+from ..atomic import content_hash, write_file
 from ..datasets import SaliencyDataset
 from ..evaluation import Training, evaluate
 from ..inference import SaliencyPipeline
@@ -121,7 +121,7 @@ class Run:
             "training_sha256": self.trainer.fingerprint,
             "held_out": [pair.name for pair in self.trainer.held_out.pairs],
         }
-        write_whole(self.out / "split.json", (json.dumps(split, indent=1) + "\n").encode())
+        write_file(self.out / "split.json", (json.dumps(split, indent=1) + "\n").encode())
 
     def _resume(self, checkpoint: Path) -> None:
         saved = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
