@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes run tests. Each takes its share of the cores; this must be set before torch is imported.
+    _SHARE = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, str(_SHARE))
+
 import subprocess
 import sys
 import time
@@ -25,7 +32,15 @@ if TYPE_CHECKING:
     from u2net_hub import U2Net
 
 DATA = Path(__file__).parent / "data"
+# A process that has imported torch and an engine takes about a gigabyte.
+MOST_PROCESSES = 8
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """The number of processes that `-n auto` starts: one per usable core, but never more than eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
 
 
 @pytest.fixture(scope="session")
