@@ -1,7 +1,7 @@
 """Write the tables of speed, a short one in the README and all of them in docs/speed.md.
 
-The figures are those that `u2net bench` measured; they lie in model_cards/speed. Run this script from the root of
-the checkout. With --check it writes nothing and fails if one of the two files is not up to date.
+The figures are those that `u2net bench` measured; they lie in model_cards/speed. Run this script from the
+root of the checkout. With --check it writes nothing and fails if one of the two files is not up to date.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def short() -> str:
     photos, cores = max(timing.photos for timing in rows), folder.machine["usable cores"]
     return "\n".join(
         [
-            f"{photos} JPEGs (400 × 300 px) to RGBA PNGs with the authors' U²-Net†, on {cores} cores of a CPU:",
+            f"{photos} JPEGs (400 × 300 px) become RGBA PNGs with the authors' U²-Net† on {cores} cores of a "
+            "CPU:",
             "",
             *commands(rows),
         ]
@@ -130,15 +131,15 @@ def section() -> str:
     lines = [
         "## The network alone",
         "",
-        "The input has 320 × 320 px. Each engine has the best of the batch sizes 1, 4 and 8; rembg runs one photo "
-        "at a time.",
+        "The input has 320 × 320 px. Each engine has the best of the batch sizes 1, 4 and 8; rembg runs one "
+        "photo at a time.",
         "",
         *speeds(timings),
         "",
         "## Accuracy",
         "",
-        f"The {photos} pictures of ECSSD-100 with the authors' U²-Net†. ΔS and ΔMAE are the differences from the "
-        "official code.",
+        f"The {photos} pictures of ECSSD-100 with the authors' U²-Net†. ΔS and ΔMAE are the differences from "
+        "the official code.",
         "",
         *accuracy(folder.network),
         "",

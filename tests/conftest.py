@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several processes run tests. Each takes its share of the cores; this must be set before torch is imported.
+    # Several processes run tests, and each takes its share of the cores. Torch reads this on import.
     _SHARE = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, str(_SHARE))
