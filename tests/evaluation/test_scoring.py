@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from u2net_hub import SaliencyDataset, SaliencyPipeline, U2NetConfig, evaluate
+from u2net_hub import SaliencyDataset, U2NetConfig, evaluate
 from u2net_hub.cli import app
 from u2net_hub.evaluation.metrics import score_image, summarise
 from u2net_hub.evaluation.plots import plot_curves
@@ -76,8 +76,8 @@ def maps(pairs, tmp_path) -> Path:
     return folder
 
 
-def test_the_authors_weights_give_their_row_on_ecssd_100(shared):
-    pipeline = SaliencyPipeline(shared / "reference/u2netp_author.safetensors", device="cpu", batch_size=4)
+def test_the_authors_weights_give_their_row_on_ecssd_100(shared, remembering):
+    pipeline = remembering(shared / "reference/u2netp_author.safetensors")
     results = evaluate(pipeline, shared / "data/ecssd-100")
     dataset = results.datasets["ecssd-100"]
     assert dataset.n == 100
