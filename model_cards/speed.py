@@ -1,7 +1,7 @@
-"""Writes the README's tables of speed from what `u2net bench` measured, in model_cards/speed.
+"""Write the tables of speed, a short one in the README and all of them in docs/speed.md.
 
-Run it from the root of the checkout; with --check it writes nothing, and fails if the README is not up to
-date.
+The figures are those that `u2net bench` measured; they lie in model_cards/speed. Run this script from the
+root of the checkout. With --check it writes nothing and fails if one of the two files is not up to date.
 """
 
 from __future__ import annotations
@@ -103,44 +103,74 @@ def training() -> list[str]:
     return markdown_table(["network", "recipe", "images/s", "time spent waiting for data"], rows)
 
 
+def short() -> str:
+    """The README's table: seconds for a folder, from start to end."""
+    folder = load("folder")
+    rows = [timing for timing in folder.folders if timing.size is not None]
+    photos, cores = max(timing.photos for timing in rows), folder.machine["usable cores"]
+    return "\n".join(
+        [
+            f"{photos} JPEGs (400 × 300 px) become RGBA PNGs with the authors' U²-Net† on {cores} cores of a "
+            "CPU:",
+            "",
+            *commands(rows),
+        ]
+    )
+
+
 def section() -> str:
+    """The tables of docs/speed.md."""
     network, folder = load("u2netp"), load("folder")
     timings = [t for name in NAMES for t in load(name).network if t.setup.network == name]
     machine = ", ".join(f"{key} {value}" for key, value in network.machine.items())
     versions = ", ".join(f"{name} {number}" for name, number in network.versions.items())
     photos = max(timing.photos for timing in folder.folders)
     lines = [
-        "The network alone, 320 × 320 px, each engine at the best of batches 1, 4 and 8; rembg runs one at a "
-        "time:",
+        "## The network alone",
+        "",
+        "The input has 320 × 320 px. Each engine has the best of the batch sizes 1, 4 and 8; rembg runs one "
+        "photo at a time.",
         "",
         *speeds(timings),
         "",
-        f"Accuracy on the {photos} pictures of ECSSD-100, with the authors' U²-Net†, as differences from the "
-        "official code's:",
+        "## Accuracy",
+        "",
+        f"The {photos} pictures of ECSSD-100 with the authors' U²-Net†. ΔS and ΔMAE are the differences from "
+        "the official code.",
         "",
         *accuracy(folder.network),
         "",
-        f"From start to end, {photos} JPEGs (400 × 300 px) to RGBA PNGs, the authors' U²-Net† everywhere:",
+        "## Whole commands",
+        "",
+        f"{photos} JPEGs (400 × 300 px) become RGBA PNGs. Every command uses the authors' U²-Net†.",
         "",
         *commands(folder.folders),
         "",
-        "Training at 288 × 288 px, by `u2net train --dry-run`:",
+        "## Training",
+        "",
+        "At 288 × 288 px, measured by `u2net train --dry-run`:",
         "",
         *training(),
         "",
-        f"Measured by `u2net bench` on {machine}; {versions}. On a GPU nothing was measured.",
+        "## The machine",
+        "",
+        f"`u2net bench` measured all of this on {machine}; {versions}. Nothing was measured on a GPU.",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    readme = Path("README.md")
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    made = f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}"
-    if "--check" in sys.argv:
-        sys.exit("README.md is not up to date: python model_cards/speed.py" if made != text else None)
-    readme.write_text(made, encoding="utf-8")
+    stale = []
+    for path, make in {Path("README.md"): short, Path("docs/speed.md"): section}.items():
+        text = path.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        made = f"{before}{BEGIN}\n\n{make()}\n\n{END}{rest.split(END)[1]}"
+        if made != text and "--check" in sys.argv:
+            stale.append(str(path))
+        elif made != text:
+            path.write_text(made, encoding="utf-8")
+    if stale:
+        sys.exit(f"not up to date: {', '.join(stale)}; run: python model_cards/speed.py")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes run tests, and each takes its share of the cores. Torch reads this on import.
+    _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    _SHARE = max(1, _CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, str(_SHARE))
+
+import hashlib
 import subprocess
 import sys
 import time
@@ -22,10 +31,20 @@ if TYPE_CHECKING:
     from hub_server import HubServer
     from torch import Tensor
 
-    from u2net_hub import U2Net
+    from u2net_hub import SaliencyPipeline, U2Net
+    from u2net_hub.engines import Engine
 
 DATA = Path(__file__).parent / "data"
+# A process that has imported torch and an engine takes about a gigabyte.
+MOST_PROCESSES = 8
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The number of processes that `-n auto` starts: one per usable core, but never more than eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +213,50 @@ def tiny() -> Callable[[int], U2Net]:
         return U2Net(U2NetConfig(variant="custom", stages=stages, input_size=(32, 32))).eval()
 
     return make
+
+
+class Remembering:
+    """An engine that keeps the map of each input in a folder, for every process of the test run."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def __call__(self, batch: np.ndarray, *, side_outputs: bool = False) -> tuple[np.ndarray, ...]:
+        if side_outputs:
+            return self._engine(batch, side_outputs=True)
+        return (np.stack([self._map(x) for x in batch]),)
+
+    def _map(self, x: np.ndarray) -> np.ndarray:
+        path = self._folder / f"{hashlib.sha256(x.tobytes()).hexdigest()}.npy"
+        if not path.exists():
+            unfinished = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(unfinished, self._engine(x[None])[0][0])
+            unfinished.replace(path)
+        return np.load(path)
+
+
+@pytest.fixture(scope="session")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., SaliencyPipeline]:
+    """Weights -> their pipeline, whose maps are computed once for all tests that ask for the same ones."""
+    from u2net_hub import SaliencyPipeline
+    from u2net_hub.hub import resolve
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def pipeline(source: Path, **options: object) -> SaliencyPipeline:
+        found = resolve(source)
+        made = SaliencyPipeline(found, device="cpu", **options)
+        made.engine = Remembering(made.engine, folder / f"maps-{found.sha256[:16]}")
+        return made
+
+    return pipeline
 
 
 class Demo(NamedTuple):

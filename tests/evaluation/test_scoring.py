@@ -78,8 +78,8 @@ def maps(pairs, tmp_path) -> Path:
     return folder
 
 
-def test_the_authors_weights_give_their_row_on_ecssd_100(shared):
-    pipeline = SaliencyPipeline(shared / "reference/u2netp_author.safetensors", device="cpu", batch_size=4)
+def test_the_authors_weights_give_their_row_on_ecssd_100(shared, remembering):
+    pipeline = remembering(shared / "reference/u2netp_author.safetensors")
     results = evaluate(pipeline, shared / "data/ecssd-100")
     dataset = results.datasets["ecssd-100"]
     assert dataset.n == 100

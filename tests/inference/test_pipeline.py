@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -51,10 +51,10 @@ def half(alpha: int = 128) -> list[list[float]]:
 
 
 @pytest.fixture(scope="module")
-def ecssd(shared: Path) -> list[tuple[str, float, bool]]:
+def ecssd(shared: Path, remembering: Callable[..., SaliencyPipeline]) -> list[tuple[str, float, bool]]:
     """The authors' U²-Net† on ecssd-100: name, mean absolute difference to the maps given there, found."""
     weights = shared / "reference/u2netp_author.safetensors"
-    pipeline = SaliencyPipeline.from_pretrained(weights, device="cpu", minmax="always")
+    pipeline = remembering(weights, minmax="always")
     paths = sorted((shared / "data/ecssd-100/images").iterdir())
     rows = []
     for path, found in zip(paths, pipeline(paths), strict=True):

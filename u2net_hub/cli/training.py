@@ -210,7 +210,7 @@ def eval_(
         score = (
             functools.partial(evaluate_maps, source, datasets)
             if pipeline is None
-            else functools.partial(evaluate, pipeline, datasets, weights_sha256=resolve(source).sha256)
+            else functools.partial(evaluate, pipeline, datasets)
         )
         with tqdm_bar(sum(map(len, datasets)), "picture", name) as bar:
             results[name] = score(
