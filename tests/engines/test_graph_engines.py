@@ -15,6 +15,7 @@ from PIL import Image
 from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig
 from u2net_hub.checkpoints.topology import fold
 from u2net_hub.config import Stage
+from u2net_hub.engines import onnxruntime_engine
 from u2net_hub.engines.graph_cache import cache_folder
 from u2net_hub.engines.open import open_engine
 from u2net_hub.engines.openvino_engine import OpenVinoEngine
@@ -69,6 +70,16 @@ def test_side_outputs_are_those_of_torch_at_any_batch(engine: str, n: int) -> No
         assert y.dtype == np.float32
         assert y.shape == wanted.shape
         assert np.abs(y - wanted).max() <= CLOSE
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_maps_are_those_of_torch_with_any_number_of_cores(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime_engine, "usable_cores", lambda: cores)
+    network, x = small(), photos(3, 3, 48, 40)
+    (y,) = open_engine(network, engine="onnxruntime", device="cpu")(x)
+    assert np.abs(y - with_torch(network, x)[0]).max() <= CLOSE
 
 
 @engines

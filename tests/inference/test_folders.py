@@ -74,7 +74,8 @@ def test_every_output_is_that_of_its_own_input(tiny: SaliencyPipeline, tmp_path:
     for i in range(10):
         source, cutout = (opened(tmp_path / folder / f"{i}.png") for folder in ("in", "out"))
         assert np.array_equal(np.asarray(cutout)[..., :3], np.asarray(source))
-        assert np.array_equal(np.asarray(cutout), np.asarray(tiny(tmp_path / "in" / f"{i}.png").cutout()))
+        alone = np.asarray(tiny(tmp_path / "in" / f"{i}.png").cutout(), np.int16)
+        assert np.abs(np.asarray(cutout, np.int16) - alone).max() <= 1  # a batch may round otherwise
 
 
 def test_a_mask_is_8_bit_grey(tiny: SaliencyPipeline, tmp_path: Path) -> None:
