@@ -1,12 +1,10 @@
 #!/bin/sh
-# Makes every card anew from its results.json: after new bundled weights, from the root of the checkout.
+# Brings every card up to date with its results.json, from the root of the checkout; text that people wrote stays.
 set -e
-bundled=u2net_hub/weights/u2netp
-rm -f model_cards/*/README.md
-if [ -f $bundled/results.json ]; then
-    rm -f $bundled/README.md
-    u2net card --model u2netp --picture examples/astronaut.jpg --out $bundled/README.md
-    mkdir -p model_cards/u2netp
-    cp $bundled/README.md $bundled/results.json $bundled/example.webp model_cards/u2netp/
-fi
+for folder in u2net_hub/weights/*; do
+    name=$(basename "$folder")
+    u2net card --model "$name" --picture examples/astronaut.jpg --out "$folder/README.md"
+    mkdir -p "model_cards/$name"
+    cp "$folder/README.md" "$folder/results.json" "$folder/example.webp" "model_cards/$name/"
+done
 u2net card --model u2net --results model_cards/u2net/results.json --out model_cards/u2net/README.md

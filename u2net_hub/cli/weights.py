@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from ..hub import Content, Pushed
 
 
+_LISTED = {"max_f": "maxF", "mae": "MAE", "s_measure": "S"}
+
+
 def list_() -> None:
     """List the models that are installed with the command."""
     from ..hub import list_bundled
+    from ..tables import text_table
 
-    for name, variant, description in list_bundled():
-        typer.echo(f"{name:12} {variant:8} {description}".rstrip())
+    head = ["name", "size", "input", "scored on", *_LISTED.values(), "images/s"]
+    rows = []
+    for model in list_bundled():
+        height, width = model.input_size
+        scores = [format(model.scores[key], ".3f") if key in model.scores else "" for key in _LISTED]
+        speed = "" if model.speed is None else format(model.speed.images_per_second, ".1f")
+        rows.append([model.name, model.variant, f"{height} × {width}", model.dataset, *scores, speed])
+    if not any(row[-1] for row in rows):  # no speed was measured
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    typer.echo("\n".join(text_table(head, rows)))
+    for model in list_bundled():
+        typer.echo(f"\n{model.name}: {model.description}")
 
 
 def info(

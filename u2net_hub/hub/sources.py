@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..atomic import content_hash
 from ..config import STAGES, U2NetConfig
 
 if TYPE_CHECKING:
+    from ..evaluation import Speed
     from .snapshot import Snapshot
 
 
@@ -72,6 +73,14 @@ class ModelInfo(NamedTuple):
     name: str
     variant: str
     description: str
+    input_size: tuple[int, int]
+    """Height and width of the network's input, in pixels."""
+    scores: Mapping[str, float]
+    """The scores on the last data set of its results.json, by measure; empty if there are none."""
+    dataset: str
+    """The name of that data set."""
+    speed: Speed | None
+    """The first row of its measured speeds."""
 
 
 def resolve(
@@ -155,10 +164,26 @@ def _ask_hub(source: str, **options: Any) -> Source:
 
 def list_bundled() -> list[ModelInfo]:
     """List the models that are installed with the library, sorted by name."""
+    from ..evaluation import Results
+
     models = []
     for name in _bundled_names():
-        config = U2NetConfig.load(WEIGHTS_DIR / name / CONFIG_NAME)
-        models.append(ModelInfo(name, config.variant, _description(WEIGHTS_DIR / name / "README.md")))
+        folder = WEIGHTS_DIR / name
+        config = U2NetConfig.load(folder / CONFIG_NAME)
+        results = Results.load(folder) if (folder / RESULTS_NAME).is_file() else None
+        datasets = results.datasets if results is not None else {}
+        dataset = list(datasets)[-1] if datasets else ""
+        models.append(
+            ModelInfo(
+                name,
+                config.variant,
+                _description(folder / "README.md"),
+                config.input_size,
+                datasets[dataset].scores if dataset else {},
+                dataset,
+                results.speed[0] if results is not None and results.speed else None,
+            )
+        )
     return models
 
 
