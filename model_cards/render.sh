@@ -3,7 +3,7 @@
 set -e
 for folder in u2net_hub/weights/*; do
     name=$(basename "$folder")
-    u2net card --model "$name" --picture examples/astronaut.jpg --out "$folder/README.md"
+    u2net card --model "$name" --picture examples/astronaut.jpg --overwrite --out "$folder/README.md"
     mkdir -p "model_cards/$name"
     cp "$folder/README.md" "$folder/results.json" "$folder/example.webp" "model_cards/$name/"
 done

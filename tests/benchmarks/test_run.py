@@ -445,9 +445,9 @@ def test_what_is_saved_is_loaded(record: Benchmark, tmp_path: Path) -> None:
 
 
 def test_other_json_is_no_record() -> None:
-    with pytest.raises(ValueError, match=r"not the content of a benchmark\.json"):
+    with pytest.raises(ValueError, match=r"no result of a benchmark"):
         Benchmark.from_dict({"datasets": {}})
-    with pytest.raises(ValueError, match=r"not the content of a benchmark\.json"):
+    with pytest.raises(ValueError, match=r"no result of a benchmark"):
         Benchmark.from_dict({"network": [{"setup": {}, "seconds": []}], "folders": []})
 
 

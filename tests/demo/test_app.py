@@ -307,7 +307,7 @@ def test_thirty_requests_of_four_visitors_are_answered_and_memory_stays(demo: De
 
 def test_the_bundled_model_is_what_it_starts_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("U2NET_MODELS", raising=False)
-    assert sources_from_environment() == ["u2netp"]
+    assert sources_from_environment() == ["u2netp", "u2netp-168"]
 
 
 def test_the_environment_names_other_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,16 +261,16 @@ def test_a_wrong_choice_is_told(tabs: Tabs, send: Send, arguments: dict[str, Any
 def test_no_other_file_is_read(tabs: Tabs, tmp_path: Path, path: str) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")
     sent = {"path": path if path.startswith("/") else f"{tmp_path}/gradio/{path}"}
-    with pytest.raises(Error, match="the file is not here"):
+    with pytest.raises(Error, match="the file is no longer on the server"):
         tabs.cutout(sent, "small")
-    with pytest.raises(Error, match="the file is not here"):
+    with pytest.raises(Error, match="the file is no longer on the server"):
         tabs.batch([sent], "small")
 
 
 def test_no_link_out_of_the_folder_is_followed(tabs: Tabs, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "secret.png")
     (tmp_path / "gradio" / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(Error, match="the file is not here"):
+    with pytest.raises(Error, match="the file is no longer on the server"):
         tabs.cutout({"path": str(tmp_path / "gradio" / "link.png")}, "small")
 
 

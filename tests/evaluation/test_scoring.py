@@ -391,4 +391,4 @@ def test_the_command_says_what_it_needs(pairs):
 
 def test_models_of_one_name_are_refused(pairs, maps, tmp_path):
     result = run("--maps", maps, "--maps", maps, "--data", pairs)
-    assert "have one name in tables" in str(result.exception)
+    assert "have the same name" in str(result.exception)

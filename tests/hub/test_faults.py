@@ -93,9 +93,9 @@ def check(result: object, expected: Expected) -> None:
         return
     assert expected is not RIGHT, result
     assert isinstance(result, expected), result
-    assert re.match(r"org/a(@\w+)?: [^:;]+: ", str(result)), (
-        result
-    )  # the repo, and the file or what else it is about
+    assert re.match(
+        r"(there is no local path .org/a., and on the Hub: )?org/a(@\w+)?: [^:;]+: ", str(result)
+    ), result  # the repo, and the file or what else it is about
     assert REMEDY.search(str(result)), result
 
 

@@ -452,7 +452,7 @@ def test_what_failed_in_between_is_pushed_at_the_end(hub: HubServer, tiny: Tiny,
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "the run goes on" in record.getMessage():
+            if "The run goes on" in record.getMessage():
                 failed.set()
 
     handler = Handler()

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 
 from u2net_hub import SaliencyPipeline, SaliencyResult, U2Net, U2NetConfig
 from u2net_hub.config import Stage
+from u2net_hub.imaging import Edges
 from u2net_hub.imaging.decode import load
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
@@ -226,18 +227,51 @@ def test_a_half_transparent_cutout_over_white_has_no_dark_fringe() -> None:
     assert Image.alpha_composite(white, found.cutout()).getpixel((0, 0)) == (227, 237, 247, 255)
 
 
-def test_clean_edges_change_no_colour_that_is_the_same_all_over() -> None:
-    cutout = result(uniform((200, 220, 240)), half(128)).cutout(clean_edges=True)
-    assert cutout.getpixel((0, 0)) == (200, 220, 240, 128)
+STRIPE = [[0.0] * 15 + [0.5] * 5 + [1.0] * 10] * 10
 
 
-def test_clean_edges_take_the_background_out_of_the_edge() -> None:
+def stripe() -> Image.Image:
+    """Blue on the left, red on the right, and their mean in five columns between them."""
     photo = Image.new("RGB", (30, 10), "blue")
     photo.paste("red", (20, 0, 30, 10))
     photo.paste((128, 0, 128), (15, 0, 20, 10))
-    found = result(photo, [[0.0] * 15 + [0.5] * 5 + [1.0] * 10] * 10)
-    assert found.cutout().getpixel((17, 5)) == (128, 0, 128, 128)
-    red, _, blue, alpha = found.cutout(clean_edges=True).getpixel((17, 5))
+    return photo
+
+
+@pytest.mark.parametrize("edges", ["sharp", "hair"])
+def test_edges_change_no_colour_that_is_the_same_all_over(edges: Edges) -> None:
+    cutout = result(uniform((200, 220, 240)), half(128)).cutout(edges=edges)
+    assert cutout.getpixel((0, 0))[:3] == (200, 220, 240)
+
+
+def test_soft_edges_keep_map_and_colours() -> None:
+    assert result(stripe(), STRIPE).cutout(edges="soft").getpixel((17, 5)) == (128, 0, 128, 128)
+
+
+@pytest.mark.parametrize("edges", ["sharp", "hair"])
+def test_other_edges_take_the_background_out_of_the_edge(edges: Edges) -> None:
+    red, _, blue, alpha = result(stripe(), STRIPE).cutout(edges=edges).getpixel((17, 5))
+    assert red > 200
+    assert blue < 55
+    assert 100 < alpha < 156
+
+
+def test_a_mask_can_have_the_edges_of_a_cutout() -> None:
+    found = result(stripe(), STRIPE)
+    assert np.array_equal(found.mask(None, edges="sharp"), found.alpha(edges="sharp"))
+    assert not np.array_equal(found.mask(None, edges="sharp"), found.mask(None))
+
+
+def test_unknown_edges_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown edges 'fuzzy', expected one of"):
+        result(stripe(), STRIPE).cutout(edges="fuzzy")
+
+
+def test_clean_edges_go_on_working_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="all edges but 'soft' have clean colours"):
+        red, _, blue, alpha = (
+            result(stripe(), STRIPE).cutout(edges="soft", clean_edges=True).getpixel((17, 5))
+        )
     assert red > 200
     assert blue < 55
     assert alpha == 128

@@ -27,7 +27,7 @@ def launch(
     }  # fmt: skip
     fields = {
         "data": str(pairs), "out": str(answers / f"run{processes}"), "init": str(source), "validation": 4,
-        "overrides": recipe, "freeze": freeze, "device": "cpu",
+        "recipe": "fast", "overrides": recipe, "freeze": freeze, "device": "cpu",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1",

@@ -20,7 +20,13 @@ def config(pairs: Path, source: Path, out: Path, **overrides: object) -> TrainCo
         "lr": 0.02,
     } | overrides
     return TrainConfig(
-        data=str(pairs), out=str(out), init=str(source), validation=4, device="cpu", overrides=recipe
+        data=str(pairs),
+        out=str(out),
+        init=str(source),
+        recipe="fast",
+        validation=4,
+        device="cpu",
+        overrides=recipe,
     )
 
 

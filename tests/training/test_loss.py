@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from u2net_hub.training.loss import bce_iou, binary_cross_entropy, cross_entropy, deep_supervision, soft_iou
+from u2net_hub.training.loss import (
+    binary_cross_entropy,
+    cross_entropy,
+    deep_supervision,
+    saliency_loss,
+    soft_iou,
+)
 
 
 def test_cross_entropy_of_an_undecided_pixel_is_the_logarithm_of_two() -> None:
@@ -31,8 +37,10 @@ def test_the_two_terms_are_added_with_their_weights() -> None:
     logits = torch.logit(torch.tensor([0.8, 0.4])).view(1, 1, 1, 2)
     target = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
     bce = -(math.log(0.8) + math.log(0.6)) / 2
-    assert bce_iou(logits, target, bce=1, iou=0).item() == pytest.approx(bce)
-    assert bce_iou(logits, target, bce=0.5, iou=2).item() == pytest.approx(0.5 * bce + 2 * (1 - 1.8 / 2.4))
+    assert saliency_loss(logits, target, bce=1, iou=0).item() == pytest.approx(bce)
+    assert saliency_loss(logits, target, bce=0.5, iou=2).item() == pytest.approx(
+        0.5 * bce + 2 * (1 - 1.8 / 2.4)
+    )
 
 
 def test_deep_supervision_sums_all_outputs_with_their_weights() -> None:

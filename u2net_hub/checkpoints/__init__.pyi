@@ -1,3 +1,9 @@
+from .batch_norm import (
+    Moments as Moments,
+    is_folded as is_folded,
+    normalised_convolutions as normalised_convolutions,
+    unfold as unfold,
+)
 from .onnx_metadata import metadata_config as metadata_config
 from .onnx_reader import check_onnx as check_onnx
 from .readers import (

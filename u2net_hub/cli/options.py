@@ -27,6 +27,13 @@ Model = Annotated[
     str, typer.Option(help="Weights: a bundled name, a folder, a file, or org/name[@revision] on the Hub.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+EdgesChoice = Annotated[
+    Literal["soft", "sharp", "hair"],
+    typer.Option(
+        "--edges",
+        help="sharp: for things with a clear outline. hair: for hair and fur. soft: the network's own map.",
+    ),
+]
 EngineChoice = Annotated[
     Literal["auto", "torch", "onnxruntime", "openvino"],
     typer.Option("--engine", help="Engine that runs the network; auto takes the fastest that is installed."),

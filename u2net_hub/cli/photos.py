@@ -15,6 +15,7 @@ from .options import (
     ClassName,
     Crop,
     Device,
+    EdgesChoice,
     EngineChoice,
     FileFormat,
     Inputs,
@@ -39,8 +40,9 @@ def cutout(
     background: Annotated[
         str | None, typer.Option(help="A colour, the path of a picture, or blur, instead of transparency.")
     ] = None,
+    edges: EdgesChoice = "sharp",
     clean_edges: Annotated[
-        bool, typer.Option("--clean-edges", help="Remove the colours of the old background from soft edges.")
+        bool, typer.Option("--clean-edges", hidden=True, help="All edges but soft ones are clean now.")
     ] = False,
     format_: FileFormat = None,
     threshold: Threshold = None,
@@ -60,6 +62,8 @@ def cutout(
 
     existing = _existing(overwrite, skip_existing)
     _check_streams(inputs, out, json_)
+    if clean_edges:
+        typer.echo("u2net: --clean-edges is not needed any more: all edges but soft ones are clean", err=True)
     pipeline = SaliencyPipeline.from_pretrained(
         model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
     )
@@ -70,7 +74,7 @@ def cutout(
         kind="cutout",
         format=format_,
         background=background,
-        clean_edges=clean_edges,
+        edges=edges,
         threshold=threshold,
         crop=crop,
         label=label,
@@ -84,6 +88,7 @@ def mask(
     inputs: Inputs,
     out: Out = None,
     model: Model = "u2netp",
+    edges: EdgesChoice = "soft",
     format_: FileFormat = None,
     threshold: Threshold = None,
     crop: Crop = False,
@@ -110,6 +115,7 @@ def mask(
         inputs,
         out,
         kind="mask",
+        edges=edges,
         format=format_,
         threshold=threshold,
         crop=crop,

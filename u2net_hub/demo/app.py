@@ -21,6 +21,7 @@ try:
 except ImportError as e:
     raise ImportError("the demo needs gradio; install it with: pip install 'u2net-hub[space]'") from e
 
+from ..hub import list_bundled
 from . import theme
 from .events import LIMITS
 from .middleware import Guard
@@ -46,9 +47,9 @@ _CREDIT = (
 
 
 def sources_from_environment() -> list[str]:
-    """Read the models from U2NET_MODELS, separated by commas; the default is the bundled U²-Net†."""
+    """Read the models from U2NET_MODELS, separated by commas; by default the bundled ones."""
     named = os.environ.get(SOURCES_VARIABLE, "").split(",")
-    return [name.strip() for name in named if name.strip()] or ["u2netp"]
+    return [name.strip() for name in named if name.strip()] or [model.name for model in list_bundled()]
 
 
 def snippet(address: str | None = None) -> str:

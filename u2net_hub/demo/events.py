@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, get_args
 
 from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo  # isort: skip  # before gradio
 
@@ -15,7 +15,7 @@ import gradio as gr
 from PIL import Image
 
 from .. import imaging as im
-from ..imaging import encode
+from ..imaging import Edges, encode
 from . import theme
 from .batch import cut_all, safe_stem
 from .pictures import difference, grey, heat
@@ -95,6 +95,7 @@ class Tabs:
         hard_edges: bool = False,
         threshold: float = 0.5,
         crop: bool = False,
+        edges: Edges = "sharp",
     ) -> Cut:
         """Cut the object out of a photo, in the photo's own size and colours.
 
@@ -102,6 +103,7 @@ class Tabs:
         of this demo. background: transparent (RGBA), colour, picture or blur. colour: for background
         "colour", as #rrggbb. picture: for background "picture". hard_edges: a mask of 0 and 1 in the place of
         a soft one. threshold: what counts as the object with hard edges, 0 to 1. crop: crop to the object.
+        edges: sharp for things with a clear outline, hair for hair and fur, soft for the network's own map.
 
         Returns the PNG, and facts: model, found, confidence, width, height, milliseconds, device.
         """
@@ -119,7 +121,10 @@ class Tabs:
             raise ValueError(
                 f"unknown background {background!r}, expected transparent, colour, picture or blur"
             )
-        return self._cut(answer, name, behind, level, bool(crop))
+        if edges not in get_args(Edges):
+            raise ValueError(f"unknown edges {str(edges)[:40]!r}, expected one of {list(get_args(Edges))}")
+        look = functools.partial(_finished, behind=behind, threshold=level, crop=bool(crop), edges=edges)
+        return self._cut(answer, name, look, bool(crop))
 
     @polite
     def compare(
@@ -249,16 +254,16 @@ class Tabs:
         Returns the PNG, and facts as for cutout.
         """
         name, read = self._read(photo)
-        return self._cut(self.models.run(str(model), read), name, None, None, False)
+        return self._cut(self.models.run(str(model), read), name, _finished, False)
 
     def _cut(
-        self, answer: Answer, name: str, behind: str | Photo | None, threshold: float | None, crop: bool
+        self, answer: Answer, name: str, look: Callable[[SaliencyResult], Image.Image], crop: bool
     ) -> Cut:
         result, small = answer.result(), answer.result(PREVIEW)
         file = self._new_file(f"{safe_stem(name)}_cutout.png")
-        file.write_bytes(encode(_finished(result, behind, threshold, crop), "png"))
+        file.write_bytes(encode(look(result), "png"))
         before = _cropped(small.photo.on((255, 255, 255)), small, crop)
-        after = _finished(small, behind, threshold, crop)
+        after = look(small)
         facts = answer.facts()
         return Cut(str(file), facts, (before, after), _words(facts))
 
@@ -298,9 +303,17 @@ def hex_colour(colour: str) -> str:
 
 
 def _finished(
-    result: SaliencyResult, behind: str | Photo | None, threshold: float | None, crop: bool
+    result: SaliencyResult,
+    *,
+    behind: str | Photo | None = None,
+    threshold: float | None = None,
+    crop: bool = False,
+    edges: Edges = "sharp",
 ) -> Image.Image:
-    picture = result.cutout(threshold) if behind is None else result.over(behind, threshold)
+    if behind is None:
+        picture = result.cutout(threshold, edges=edges)
+    else:
+        picture = result.over(behind, threshold, edges=edges)
     return _cropped(picture, result, crop)
 
 

@@ -60,6 +60,13 @@ class Page:
                     0, 1, 0.5, step=0.01, label="Threshold", visible=False, elem_id="threshold"
                 )
                 crop = gr.Checkbox(False, label="Crop to the object")
+                edges = gr.Radio(
+                    ["sharp", "hair", "soft"],
+                    value="sharp",
+                    label="Edges",
+                    info="sharp: clear outlines. hair: hair and fur. soft: the network's own map.",
+                    elem_id="edges",
+                )
                 go = gr.Button("Cut out", variant="primary", elem_id="cutout-go")
             with gr.Column(min_width=320):
                 preview, words, png, facts = self._result("cutout")
@@ -70,9 +77,9 @@ class Page:
             **_ASIDE,
         )
         hard.change(lambda on: gr.update(visible=on), hard, threshold, **_ASIDE)
-        inputs = [photo, model, background, colour, picture, hard, threshold, crop]
+        inputs = [photo, model, background, colour, picture, hard, threshold, crop, edges]
         live = [photo.change, model.change, colour.change, picture.change, threshold.release, crop.change]
-        live += [background.change, hard.change]
+        live += [background.change, hard.change, edges.change]
         self._wire(
             self._tabs.cutout, inputs, [png, facts, preview, words], go, live, api_name="cutout", returns=2
         )

@@ -1,6 +1,5 @@
 from .compositing import (
     blur_background as blur_background,
-    clean_edges as clean_edges,
     parse_colour as parse_colour,
 )
 from .contact_sheet import (
@@ -20,8 +19,11 @@ from .encoding import (
     Format as Format,
     encode as encode,
 )
+from .foreground import foreground_colours as foreground_colours
+from .matting import refine as refine
 from .transforms import (
     FOUND_FROM as FOUND_FROM,
+    Edges as Edges,
     check_channels as check_channels,
     confidence as confidence,
     most_likely as most_likely,

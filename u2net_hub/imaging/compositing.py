@@ -1,4 +1,4 @@
-"""Replace the background of an object and clean the colours of its soft edge."""
+"""Colours and backgrounds to place an object on."""
 
 from __future__ import annotations
 
@@ -38,26 +38,6 @@ def blur_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
     """
     colours, share = _small(image, alpha)
     return _enlarged(_mean_colour(colours, 1 - share), image.size)
-
-
-def clean_edges(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """The object's colours without what shines through at its edge: RGB, of the same size.
-
-    A pixel seen as I = αF + (1 - α)B gives F = F' + α(I - αF' - (1 - α)B'), where F' and B' are the mean
-    colours of object and background around it (Forte 2021, "Approximate Fast Foreground Colour Estimation").
-    Where alpha is 0 or 255, the photo's colours stay as they are.
-    """
-    colours, share = _small(image, alpha)
-    seen, opacity = np.asarray(image), np.asarray(alpha)
-    soft = (opacity > 0) & (opacity < 255)
-    a = opacity[soft][:, None].astype(np.float32) / 255
-    fore = np.asarray(_enlarged(_mean_colour(colours, share), image.size))[soft].astype(np.float32)
-    back = np.asarray(_enlarged(_mean_colour(colours, 1 - share), image.size))[soft].astype(np.float32)
-    clean = seen.copy()
-    clean[soft] = np.rint(np.clip(fore + a * (seen[soft] - a * fore - (1 - a) * back), 0, 255)).astype(
-        np.uint8
-    )
-    return Image.fromarray(clean)
 
 
 def _small(image: Image.Image, alpha: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from PIL import (
-    Image,
-)
+from PIL import Image
 
 from .decode import Photo
 
@@ -16,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import U2NetConfig
+
+Edges: TypeAlias = Literal["soft", "sharp", "hair"]
+"""How the edge of a matte is made: `"soft"` is the network's map as it is, `"sharp"` a matte for things with
+a clear outline, `"hair"` one for hair, fur and whatever else is thinner than the network can see."""
 
 
 _RESAMPLE = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from PIL import Image
 
 from ..atomic import write_file
-from ..imaging import Format, encode, peek_size
+from ..imaging import Edges, Format, encode, peek_size
 from ..ordered import map_ordered
 from .backgrounds import read_background
 from .plan import (
@@ -28,7 +28,7 @@ from .plan import (
     plan_jobs,
     to_be_skipped,
 )
-from .result import class_index
+from .result import CUTOUT_EDGES, class_index
 
 if TYPE_CHECKING:
     from .backgrounds import Background
@@ -93,6 +93,7 @@ def run_files(
     background: str | Background | None = None,
     threshold: float | None = None,
     crop: bool = False,
+    edges: Edges | None = None,
     clean_edges: bool = False,
     label: int | str | None = None,
     existing: Existing = "refuse",
@@ -115,7 +116,8 @@ def run_files(
         background: The background of a cutout, see `SaliencyResult.over`; None for transparency.
         threshold: A number from 0 to 1 for masks of 0 and 255 and for hard edges; None for soft edges.
         crop: Whether to crop to the object, see `SaliencyResult.bbox`.
-        clean_edges: Whether to clean the edges of a cutout, see `SaliencyResult.cutout`.
+        edges: How edges are made, see `SaliencyResult.cutout`; None: sharp for a cutout, soft for a mask.
+        clean_edges: Deprecated, see `SaliencyResult.cutout`.
         label: The number or the name of a class, for a network with several classes.
         existing: What to do if an output exists: "refuse" the whole run before it starts, "overwrite" the
             output, or "skip" the photo.
@@ -137,6 +139,7 @@ def run_files(
         None if background is None else read_background(background),
         threshold,
         crop,
+        edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
         clean_edges,
         None if label is None else class_index(pipeline.config, label),
         existing,
@@ -206,7 +209,7 @@ def _area(each: _Sized) -> int:
 def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> tuple[Job, Prepared | FileReport]:
     if to_be_skipped(job, options):
         return job, _report(job, "skipped")
-    map_only = options.kind == "mask"
+    map_only = options.kind == "mask" and options.edges == "soft"
     try:
         if job.source is None:
             return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
@@ -265,11 +268,13 @@ def _render(result: SaliencyResult, options: Options) -> Image.Image:
     if options.label is not None:
         result = result.for_class(options.label)
     if options.kind == "mask":
-        picture = result.mask(options.threshold)
+        picture = result.mask(options.threshold, edges=options.edges)
     elif options.background is None:
-        picture = result.cutout(options.threshold, clean_edges=options.clean_edges)
+        picture = result.cutout(options.threshold, edges=options.edges, clean_edges=options.clean_edges)
     else:
-        picture = result.over(options.background, options.threshold, clean_edges=options.clean_edges)
+        picture = result.over(
+            options.background, options.threshold, edges=options.edges, clean_edges=options.clean_edges
+        )
     box = result.bbox() if options.crop else None
     return picture if box is None else picture.crop(box)
 

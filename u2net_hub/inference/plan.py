@@ -14,6 +14,7 @@ from ..imaging import (
     FORMAT_OF_SUFFIX,
     IMAGE_SUFFIXES,
     WRITTEN,
+    Edges,
     Format,
 )
 
@@ -42,6 +43,7 @@ class Options(NamedTuple):
     background: ReadBackground | None
     threshold: float | None
     crop: bool
+    edges: Edges
     clean_edges: bool
     label: int | None
     existing: Existing
@@ -57,6 +59,8 @@ def check_options(options: Options) -> None:
         raise ValueError("JPEG has no transparency; use png, webp or tiff, or give the cutout a background")
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise ValueError(f"threshold is {options.threshold!r}, expected 0 to 1")
+    if options.edges not in get_args(Edges):
+        raise ValueError(f"unknown edges {options.edges!r}, expected one of {list(get_args(Edges))}")
     if options.existing not in ("refuse", "overwrite", "skip"):
         raise ValueError(f"existing is {options.existing!r}, expected 'refuse', 'overwrite' or 'skip'")
 

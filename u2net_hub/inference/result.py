@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from .. import imaging as im
 from .backgrounds import read_background, render_background
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import U2NetConfig
-    from ..imaging import Photo
+    from ..imaging import Edges, Photo
     from .backgrounds import Background
+
+
+CUTOUT_EDGES: Edges = "sharp"
+"""The edges of a cutout by default: the best on most photos, see docs/cutouts.md for the measurements."""
 
 
 class SaliencyResult:
@@ -36,6 +41,7 @@ class SaliencyResult:
         self.config = config
         self._fused = fused
         self._sides = sides
+        self._mattes: dict[Edges, NDArray[np.uint8]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,11 +105,12 @@ class SaliencyResult:
             self.photo, config, *[each[index : index + 1] for each in (self._fused, *self._sides)]
         )
 
-    def mask(self, threshold: float | None = 0.5) -> Image.Image:
+    def mask(self, threshold: float | None = 0.5, *, edges: Edges = "soft") -> Image.Image:
         """The mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
 
         Args:
             threshold: A number from 0 to 1; None gives the saliency itself in 256 grey levels.
+            edges: `"soft"` for the network's own map; `"sharp"` or `"hair"` for a matte, see `cutout`.
 
         Returns:
             The mask; with several classes the labels as a palette picture (mode P), whatever the threshold.
@@ -112,31 +119,45 @@ class SaliencyResult:
             mask = Image.fromarray(self.labels).convert("P")
             mask.putpalette(im.palette())
             return mask
-        return Image.fromarray(self._grey_matte(threshold))
+        return Image.fromarray(self._matte(threshold, edges))
 
-    def alpha(self, threshold: float | None = None) -> Image.Image:
-        """The cutout's alpha channel: the mask times the photo's own alpha, mode L.
+    def alpha(self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES) -> Image.Image:
+        """The cutout's alpha channel: the matte times the photo's own alpha, mode L.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
+            edges: See `cutout`.
         """
-        if self.photo.alpha is None:
-            return Image.fromarray(self._grey_matte(threshold))
-        return Image.fromarray(_to_uint8(self._visible(threshold)))
+        matte = Image.fromarray(self._matte(threshold, edges))
+        return matte if self.photo.alpha is None else ImageChops.multiply(matte, self.photo.alpha)
 
-    def cutout(self, threshold: float | None = None, *, clean_edges: bool = False) -> Image.Image:
+    def cutout(
+        self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES, clean_edges: bool = False
+    ) -> Image.Image:
         """The photo with a transparent background: mode RGBA, with the photo's colours and ICC profile.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
-            clean_edges: Whether to remove the background's colours from the edge, see `imaging.clean_edges`.
+            edges: `"sharp"` is for things with a clear outline, and `"hair"` for hair and fur. Both follow
+                the photo's own edges at full size, and remove the background's colours from them; see
+                `imaging.refine` and `imaging.foreground_colours`. `"soft"` is the network's map, with the
+                photo's colours as they are.
+            clean_edges: Deprecated. Removes the background's colours from soft edges too.
+
+        Raises:
+            ValueError: `edges` is unknown, or the photo was read at reduced size.
         """
-        picture = self._colours(threshold, clean_edges).copy()
-        picture.putalpha(self.alpha(threshold))
+        picture = self._colours(threshold, edges, clean_edges).copy()
+        picture.putalpha(self.alpha(threshold, edges=edges))
         return self._with_profile(picture)
 
     def over(
-        self, background: Background, threshold: float | None = None, *, clean_edges: bool = False
+        self,
+        background: Background,
+        threshold: float | None = None,
+        *,
+        edges: Edges = CUTOUT_EDGES,
+        clean_edges: bool = False,
     ) -> Image.Image:
         """Place the cutout on another background: mode RGB.
 
@@ -145,14 +166,15 @@ class SaliencyResult:
                 out of focus, or a picture (file, PIL image, array), scaled and cropped to the photo's size.
                 A str that names no colour is the path of a file.
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
-            clean_edges: Whether to remove the background's colours from the edge, see `imaging.clean_edges`.
+            edges: See `cutout`.
+            clean_edges: See `cutout`.
 
         Raises:
-            ValueError: The background is none of those.
+            ValueError: The background is none of those, or `edges` is unknown.
         """
-        colours = self._colours(threshold, clean_edges)
-        behind = render_background(read_background(background), self.photo, self.alpha())
-        return self._with_profile(Image.composite(colours, behind, self.alpha(threshold)))
+        colours = self._colours(threshold, edges, clean_edges)
+        behind = render_background(read_background(background), self.photo, self.alpha(edges="soft"))
+        return self._with_profile(Image.composite(colours, behind, self.alpha(threshold, edges=edges)))
 
     def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
         """The box around the object: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
@@ -163,7 +185,8 @@ class SaliencyResult:
         Returns:
             The box; None if no pixel is visible enough.
         """
-        shown = self._visible(None) >= _checked(threshold)
+        least = 255 * _checked(threshold)
+        shown = np.asarray(self.alpha(edges="soft")) >= least
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         if not rows.size:
             return None
@@ -174,34 +197,45 @@ class SaliencyResult:
             return np.asarray(1 - maps[0], np.float32)
         return np.asarray(maps[0], np.float32)
 
-    def _matte(self, threshold: float | None) -> NDArray[np.float32]:
-        if threshold is None:
-            return self.saliency
-        hard = self.saliency >= _checked(threshold)
-        return np.asarray(hard, np.float32)
-
-    def _grey_matte(self, threshold: float | None) -> NDArray[np.uint8]:
-        """The matte as grey levels: uint8 (H, W)."""
-        if threshold is None:
-            return im.to_grey(self._normalised, self.size)
-        hard = self.saliency >= _checked(threshold)
+    def _matte(self, threshold: float | None, edges: Edges) -> NDArray[np.uint8]:
+        """The matte without the photo's own alpha: uint8 (H, W)."""
+        if edges == "soft":
+            if threshold is None:
+                return im.to_grey(self._normalised, self.size)
+            hard = self.saliency >= _checked(threshold)
+        else:
+            matte = self._refined(edges)
+            if threshold is None:
+                return matte
+            hard = matte >= 255 * _checked(threshold)
         return np.where(hard, np.uint8(255), np.uint8(0))
 
-    def _visible(self, threshold: float | None) -> NDArray[np.float32]:
-        matte = self._matte(threshold)
-        if self.photo.alpha is None:
-            return matte
-        return np.multiply(matte, np.asarray(self.photo.alpha, np.float32) / 255, dtype=np.float32)
+    def _refined(self, edges: Edges) -> NDArray[np.uint8]:
+        """The matte that follows the photo's edges; alpha and colours of a cutout share it."""
+        if edges not in self._mattes:
+            self._check_full_size()
+            self._mattes[edges] = im.refine(self.photo.rgb, self._normalised, edges)
+        return self._mattes[edges]
 
-    def _colours(self, threshold: float | None, clean_edges: bool) -> Image.Image:
+    def _colours(self, threshold: float | None, edges: Edges, clean_edges: bool) -> Image.Image:
+        """The colours of the cutout: mode RGB, at the photo's size."""
+        self._check_full_size()
+        if clean_edges:
+            warnings.warn(
+                "clean_edges is deprecated: all edges but 'soft' have clean colours",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+        if edges == "soft" and not clean_edges:
+            return self.photo.rgb
+        # only the network's matte: where the photo's own alpha is soft, its colours are clean already
+        return im.foreground_colours(self.photo.rgb, Image.fromarray(self._matte(threshold, edges)))
+
+    def _check_full_size(self) -> None:
         if self.photo.full_size is not None:
             raise ValueError(
                 f"{self.photo.name} was read at reduced size with map_only; a cutout needs all its pixels"
             )
-        if not clean_edges:
-            return self.photo.rgb
-        # only the network's matte: where the photo's own alpha is soft, its colours are clean already
-        return im.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
 
     def _with_profile(self, picture: Image.Image) -> Image.Image:
         # Only the profile is kept; EXIF with its GPS position and a palette's transparency are dropped.
@@ -229,8 +263,3 @@ def _checked(threshold: float) -> float:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold!r}, expected 0 to 1")
     return threshold
-
-
-def _to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    scaled = values * 255
-    return np.rint(scaled, out=scaled).astype(np.uint8)

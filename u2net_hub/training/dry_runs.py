@@ -12,14 +12,16 @@ import psutil
 import torch
 from torch import Tensor
 
+from ..checkpoints import is_folded
 from ..model import U2Net
 from .accelerator import keep_freed_memory, make_accelerator
 from .batches import Batches, Pictures
 from .config import Phase, TrainConfig
 from .data import open_data
 from .loss import deep_supervision
-from .network import build_network, criterion_of, freeze
+from .network import build_network, criterion_of, freeze, parts_to_freeze
 from .trainer import Trainer
+from .unfolding import unfold_batch_norms
 
 # batch norm over one picture needs this: at 32 px, the deepest stages have a single value per channel
 _SIDE = 128
@@ -144,6 +146,8 @@ def overfit_one(
     x, target = Batches(
         pictures, network.config, still, batch_size=1, seed=0, flip=False, classes=bool(config.classes)
     )[0]
+    if is_folded(network.state_dict()):
+        unfold_batch_norms(network, pictures, still)
     optimizer = create_optimizer_v2(
         network, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
     )
@@ -152,7 +156,7 @@ def overfit_one(
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * (1 - (step - 1) / steps)
         network.train()
-        freeze(network, config.freeze)
+        freeze(network, parts_to_freeze(config))
         loss = deep_supervision(network(x), target, criterion, recipe.side_weights)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -20,7 +20,7 @@ COLUMNS = (
     "seconds",  # time spent in the run; pauses between its parts do not count
     *("epoch", "crop", "lr", "loss", "images_per_second"),
     "data_wait",  # fraction of the time spent waiting for batches, 0 to 1
-    *("val_mae", "val_max_f", "val_miou"),
+    *("val_mae", "val_max_f", "val_weighted_f", "val_miou"),
 )
 
 
@@ -85,7 +85,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 def history(folder: Path) -> list[dict[str, float]]:
     """The validations in `folder`/metrics.csv: the scores of each, and when it was made ("hours")."""
     rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
-    names = {"val_mae": "mae", "val_max_f": "max_f", "val_miou": "mean_iou"}
+    names = {"val_mae": "mae", "val_max_f": "max_f", "val_weighted_f": "weighted_f", "val_miou": "mean_iou"}
     return [
         {"hours": round(float(row["seconds"]) / 3600, 4)}
         | {name: round(float(row[column]), 6) for column, name in names.items() if row[column]}

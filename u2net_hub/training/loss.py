@@ -59,11 +59,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=255, reduction="sum") / labelled
 
 
-def bce_iou(logits: Tensor, target: Tensor, *, bce: float, iou: float) -> Tensor:
-    """The weighted sum of binary cross-entropy and soft IoU loss: (B, 1, H, W) each -> scalar."""
+def saliency_loss(logits: Tensor, target: Tensor, *, bce: float, iou: float, l1: float = 0.0) -> Tensor:
+    """Weighted sum of cross-entropy, soft IoU loss and mean absolute error: (B, 1, H, W) each -> scalar."""
     total = logits.new_zeros(())
     if bce:
         total = total + bce * binary_cross_entropy(logits, target)
     if iou:
         total = total + iou * soft_iou(logits, target)
+    if l1:
+        total = total + l1 * F.l1_loss(logits.sigmoid(), target)
     return total

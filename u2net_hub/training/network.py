@@ -10,7 +10,7 @@ from torch import nn
 from ..config import U2NetConfig
 from ..model import U2Net
 from .config import TrainConfig
-from .loss import Criterion, bce_iou, cross_entropy
+from .loss import Criterion, cross_entropy, saliency_loss
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ def criterion_of(config: TrainConfig) -> Criterion:
     """The loss applied to each output."""
     if config.classes:
         return cross_entropy
-    return partial(bce_iou, bce=config.settings.bce, iou=config.settings.iou)
+    recipe = config.settings
+    return partial(saliency_loss, bce=recipe.bce, iou=recipe.iou, l1=recipe.l1)
 
 
 def build_network(config: TrainConfig) -> U2Net:
@@ -33,6 +34,10 @@ def build_network(config: TrainConfig) -> U2Net:
     if config.classes is not None:
         heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
     if config.init is None:
+        if not config.settings.phases:
+            raise ValueError(
+                f"recipe {config.recipe_name!r} starts from trained weights: give them with --init"
+            )
         side = config.settings.phases[-1].load
         new = U2NetConfig(variant=config.model, input_size=(side, side))
         return U2Net(new.replace(**size, **heads))
@@ -53,6 +58,11 @@ def build_network(config: TrainConfig) -> U2Net:
         *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
     )
     return network
+
+
+def parts_to_freeze(config: TrainConfig) -> tuple[str, ...]:
+    """The parts that `config` freezes: those it names, and batch norm if the recipe says so."""
+    return (*config.freeze, "bn") if config.settings.freeze_bn else config.freeze
 
 
 def freeze(network: U2Net, parts: tuple[str, ...]) -> None:

@@ -74,7 +74,7 @@ def python_call(config: TrainConfig) -> str:
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name == "overrides":
-            recipe = RECIPES[config.recipe]
+            recipe = RECIPES[config.recipe_name]
             value = {k: v for k, v in (value or {}).items() if v != getattr(recipe, k)} or None
         elif field.name in _PATHS and value:
             value = tuple(map(without_folders, value)) if isinstance(value, tuple) else without_folders(value)

@@ -152,6 +152,8 @@ class Run:
         clock = told = time.perf_counter()
         stop = False
         try:
+            if self.config.init is not None and progress.step == 0:
+                self._validate(log)  # the start is a candidate for the best weights
             trainer.set_train_mode()
             while progress.step < self.total_steps and not stop:
                 loss, lr = trainer.step(stream)
@@ -207,9 +209,12 @@ class Run:
             if not math.isfinite(loss):
                 self._diverged(f"the loss is {loss} at step {step}")
             progress.smooth = loss if progress.smooth is None else 0.98 * progress.smooth + 0.02 * loss
+            progress.first = progress.smooth if progress.first is None else progress.first
             progress.lowest = min(progress.lowest, progress.smooth)
-            if progress.smooth > 3 * progress.lowest:
-                self._diverged(f"the loss, {progress.smooth:.3f} at step {step}, is three times its lowest")
+            # trained weights begin with a low loss, which single batches may exceed several times
+            usual = progress.first if self.config.init is not None else progress.lowest
+            if progress.smooth > 3 * usual:
+                self._diverged(f"the loss, {progress.smooth:.3f} at step {step}, is three times {usual:.3f}")
             if log is not None:
                 row = {
                     "seconds": progress.seconds,
@@ -238,7 +243,7 @@ class Run:
             return
         progress, pictures, classes = self.progress, self.validation, self.config.classes
         maps = predict(self.trainer.averaged, pictures, precision=self.recipe.precision)
-        scores = score(maps, pictures, classes=classes)
+        scores = score(maps, pictures, classes=classes, weighted=self.recipe.interpolate is not None)
         logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         if log is not None:
             log.add(progress.step, {"seconds": progress.seconds} | {f"val_{k}": v for k, v in scores.items()})
@@ -278,7 +283,12 @@ class Run:
         """Copy the best weights to final/, score them, and push them."""
         final = self.out / "final"
         if self.is_main:
-            best = self.out / "best" / checkpoint_name(int(self.progress.best[0]["step"]))
+            step = int(self.progress.best[0]["step"])
+            if step == 0:
+                logger.warning(
+                    "The run was not better than its start on the held-out pairs: the result is the start."
+                )
+            best = self.out / "best" / checkpoint_name(step)
             U2Net.from_pretrained(best).save_pretrained(final)
             self._score(final)
             if self.pusher is not None:
@@ -303,8 +313,8 @@ class Run:
         training = Training(
             data=(self.trainer.training.name,),
             start=None if config.init is None else without_folders(config.init),
-            recipe=f"{config.recipe}: {recipe.optimizer}, learning rate {recipe.lr:g}, batches of "
-            f"{recipe.batch_size}, {recipe.epochs:g} epochs, crops of {crops} px",
+            recipe=f"{config.recipe_name}: {recipe.optimizer}, learning rate {recipe.lr:g}, batches of "
+            f"{recipe.batch_size}, {self.total_steps} steps, crops of {crops} px",
             duration=f"{self.progress.seconds / 3600:.1f} hours",
             machine=device,
             command=self.command,
@@ -315,4 +325,7 @@ class Run:
 
 def _rank(entry: dict[str, float]) -> float:
     """The sort key of a validation: lower is better."""
-    return -entry["miou"] if "miou" in entry else entry["mae"]
+    for best_high in ("miou", "weighted_f"):
+        if best_high in entry:
+            return -entry[best_high]
+    return entry["mae"]

@@ -12,19 +12,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoints import is_folded
 from ..datasets import SaliencyDataset
 from ..model import U2Net
 from .accelerator import free_memory, make_accelerator
 from .batches import Batches, Pictures
 from .checkpointing import newest_checkpoint
-from .config import Phase, Recipe, TrainConfig
+from .config import Phase, Recipe, TrainConfig, phases_near
 from .data import divide, fit_batch
+from .finetuning import StartWeights
 from .loss import deep_supervision
-from .network import build_network, criterion_of, freeze
+from .network import build_network, criterion_of, freeze, parts_to_freeze
+from .unfolding import PHOTOS, unfold_batch_norms
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class Progress:
     """The time spent on training and validation, over all parts of a resumed run."""
     smooth: float | None = None
     """The moving average of the loss."""
+    first: float | None = None
+    """The moving average after the first step."""
     lowest: float = math.inf
     """The lowest value of that average so far."""
     best: list[dict[str, float]] = field(default_factory=list)
@@ -96,13 +102,15 @@ class Trainer:
             self.recipe.batch_size,
             len(self.training),
             parts=config.accumulate * self.accelerator.num_processes,
-            live_norm="bn" not in config.freeze,
+            live_norm="bn" not in parts_to_freeze(config),
         )
         self.recipe = replace(self.recipe, batch_size=batch_size)
         names = [pair.name for pair in self.training.pairs]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.total_steps = max(1, math.ceil(self.recipe.epochs * len(self.training) / batch_size))
-        self.validate_every = config.validate_every or max(1, self.total_steps // 20)
+        self.total_steps = number_of_steps(self.recipe, len(self.training), batch_size)
+        # interpolated weights are compared with the start alone: few pairs cannot judge more
+        every = self.total_steps if self.recipe.interpolate else max(1, self.total_steps // 20)
+        self.validate_every = config.validate_every or every
         self.save_every = config.save_every or self.validate_every
 
     def decode(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
@@ -138,12 +146,17 @@ class Trainer:
         config, recipe, accelerator = self.config, self.recipe, self.accelerator
         torch.manual_seed(config.seed)
         self.network = build_network(config)
-        freeze(self.network, config.freeze)
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and "bn" not in config.freeze:
+        if not recipe.phases:
+            self.recipe = recipe = replace(recipe, phases=phases_near(max(self.network.config.input_size)))
+        self._unfold()
+        frozen_bn = "bn" in parts_to_freeze(config)
+        freeze(self.network, parts_to_freeze(config))
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not frozen_bn:
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.network.to(accelerator.device)
         if recipe.channels_last:
             self.network.to(memory_format=torch.channels_last)
+        self.start = StartWeights(self.network) if recipe.interpolate is not None else None
         self.ema = ModelEmaV3(self.network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         optimizer = create_optimizer_v2(
             self.network, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay
@@ -165,10 +178,21 @@ class Trainer:
         if config.compile:
             self.network.compile()
         self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
-        for extra in (self.ema, self.schedule):
+        for extra in (self.ema, self.schedule, self.start):
             if extra is not None:
                 accelerator.register_for_checkpointing(extra)
         self.criterion = criterion_of(config)
+
+    def _unfold(self) -> None:
+        """Give folded batch norms statistics of the training photos; a resumed run has them already."""
+        if self.config.init is None or self.resumed_from is not None:
+            return
+        if not is_folded(self.network.state_dict()):
+            return
+        phase = self.recipe.phases[0]
+        chosen = np.linspace(0, len(self.training) - 1, min(PHOTOS, len(self.training))).round().astype(int)
+        photos = Pictures.read(self.training.subset(sorted(set(chosen.tolist()))), (phase.load, phase.load))
+        unfold_batch_norms(self.network, photos, phase)
 
     def stream(self, step: int) -> Generator[tuple[Tensor, Tensor]]:
         """Micro-batches from a step on. The next one is made while the network works on the current one."""
@@ -245,7 +269,7 @@ class Trainer:
     def set_train_mode(self) -> None:
         """Put the network into training mode, except its frozen parts."""
         self.network.train()
-        freeze(self.network, self.config.freeze)
+        freeze(self.network, parts_to_freeze(self.config))
 
     def any_process(self, asked: bool) -> bool:
         """Whether `asked` is true in any process. A signal reaches the processes at different steps."""
@@ -265,10 +289,22 @@ class Trainer:
 
     @property
     def averaged(self) -> U2Net:
-        """The network that is validated and kept: the moving average of the weights, if there is one."""
+        """The network that is validated and kept.
+
+        It is the moving average of the weights, or weights between the start and the current ones, if the
+        recipe asks for one of them.
+        """
+        if self.start is not None and self.recipe.interpolate is not None:
+            return self.start.towards(self.network, self.recipe.interpolate)
         network = self.network if self.ema is None else self.ema.module
         assert isinstance(network, U2Net)
         return network
+
+
+def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
+    """The optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""
+    steps = max(1, math.ceil(recipe.epochs * pairs / batch_size), recipe.least_steps)
+    return steps if recipe.most_steps is None else min(steps, recipe.most_steps)
 
 
 def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
