@@ -67,7 +67,7 @@ class BranchState:
         }
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is no such file.
+        """Read the content of a file; None if the file does not exist.
 
         Raises:
             HubError: The file cannot be fetched, or its hash differs from the one on the Hub.
@@ -254,7 +254,7 @@ def _commit(
     create_pr: bool,
     message: str,
 ) -> tuple[str, str, str | None]:
-    """Upload and commit the files: the commit's address, its hash, the pull request's address."""
+    """Upload and commit the files; return the commit's address, its hash, and the pull request's address."""
     additions = [CommitOperationAdd(name, data) for name, data in files.items() if data is not None]
     deletions = [CommitOperationDelete(name) for name, data in files.items() if data is None]
     about = ", ".join(files)

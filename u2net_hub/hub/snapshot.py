@@ -124,7 +124,7 @@ class Snapshot:
             hashes = json.loads(self._record.read_text(encoding="utf-8"))
             return commit, {str(name): str(value) for name, value in hashes.items()}
         except (OSError, ValueError, AttributeError):
-            # another client filled the cache: files are links to blobs, whose names are their hashes
+            # Another client filled the cache. Its files are links to blobs, and a blob's name is its hash.
             folder = self._folder / "snapshots" / commit
             return (commit, {path.name: "" for path in folder.iterdir()}) if folder.is_dir() else ("", {})
 
