@@ -193,7 +193,7 @@ def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict
     if graph.convs.keys() != expected.keys():
         known = len(graph.convs.keys() & expected.keys())
         raise graph.wrong(
-            f"of its {len(graph.convs)} convolutions {known} lie where the {len(expected)} should"
+            f"only {known} of its {len(graph.convs)} convolutions match the {len(expected)} of the network"
         )
     tensors: dict[str, Tensor] = {}
     for feed, conv in expected.items():
@@ -240,7 +240,7 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
     index = {heads[key]: i for i, key in enumerate(order)}
     graph = _Graph(path, number)
     if {value for value, _ in graph.outputs} - index.keys() or heads["outconv"] != graph.outputs[0][0]:
-        raise graph.wrong("its outputs are not the fused map, alone or before the sides")
+        raise graph.wrong("its outputs are not the fused map, or the fused map followed by side outputs")
 
     free = (1, config.in_channels, *config.input_size)
     shape = [size or default for size, default in zip(graph.input_shape, free, strict=False)]

@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Sent: TypeAlias = "Mapping[str, object]"
-"""A file from Gradio: "path" is where it lies, "orig_name" its name on the visitor's machine."""
+"""A file from Gradio: "path" is its path on the server, "orig_name" its name on the visitor's machine."""
 Facts: TypeAlias = dict[str, object]
 
 MAX_FILES = 30

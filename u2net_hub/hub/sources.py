@@ -140,7 +140,7 @@ def _ask_hub(source: str, **options: Any) -> Source:
     """Look for a source on the Hub, since no local path has its name. An error mentions both places."""
     from .errors import HubUnavailableError, NotCachedError, RepoNotFoundError
 
-    # a mistyped path can look like org/name: its folder is here, or its ending is that of a file
+    # "org/name" is probably a mistyped path if the folder "org" exists, or if the name ends like a file
     typo = Path(source).parent.is_dir() or _FILE_SUFFIX.fullmatch(Path(source).suffix)
     level = logging.WARNING if typo else logging.INFO
     logger.log(level, "there is no local path %r; looking for a repo of that name on the Hub", source)

@@ -39,7 +39,7 @@ class SaliencyResult:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the photo in pixels."""
+        """The (height, width) of the photo in pixels."""
         return self.photo.size
 
     @cached_property
@@ -85,7 +85,7 @@ class SaliencyResult:
         return im.most_likely(self._fused, self.size)
 
     def for_class(self, label: int | str) -> SaliencyResult:
-        """The result for one class: its probability takes the place of the saliency.
+        """Return the result for one class, with the probability of this class as the saliency.
 
         Args:
             label: The number of the class, or its name in the config.
@@ -100,7 +100,7 @@ class SaliencyResult:
         )
 
     def mask(self, threshold: float | None = 0.5) -> Image.Image:
-        """The mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
+        """Make the mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
 
         Args:
             threshold: A number from 0 to 1; None gives the saliency itself in 256 grey levels.
@@ -115,7 +115,7 @@ class SaliencyResult:
         return Image.fromarray(self._grey_matte(threshold))
 
     def alpha(self, threshold: float | None = None) -> Image.Image:
-        """The cutout's alpha channel: the mask times the photo's own alpha, mode L.
+        """Make the cutout's alpha channel: the mask times the photo's own alpha, mode L.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
@@ -125,7 +125,7 @@ class SaliencyResult:
         return Image.fromarray(_to_uint8(self._visible(threshold)))
 
     def cutout(self, threshold: float | None = None, *, clean_edges: bool = False) -> Image.Image:
-        """The photo with a transparent background: mode RGBA, with the photo's colours and ICC profile.
+        """Make the photo's background transparent: mode RGBA, with the photo's colours and ICC profile.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
@@ -155,7 +155,7 @@ class SaliencyResult:
         return self._with_profile(Image.composite(colours, behind, self.alpha(threshold)))
 
     def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
-        """The box around the object: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
+        """Find the box around the object: (left, top, right, bottom) in pixels, for `Image.crop`.
 
         Args:
             threshold: The least visibility of a pixel in the box, from 0 to 1.
@@ -181,7 +181,7 @@ class SaliencyResult:
         return np.asarray(hard, np.float32)
 
     def _grey_matte(self, threshold: float | None) -> NDArray[np.uint8]:
-        """The matte as grey levels: uint8 (H, W)."""
+        """Make the matte in grey levels: uint8 (H, W)."""
         if threshold is None:
             return im.to_grey(self._normalised, self.size)
         hard = self.saliency >= _checked(threshold)
@@ -200,7 +200,7 @@ class SaliencyResult:
             )
         if not clean_edges:
             return self.photo.rgb
-        # only the network's matte: where the photo's own alpha is soft, its colours are clean already
+        # Use only the network's matte: where the photo's own alpha is soft, its colours are clean already.
         return im.clean_edges(self.photo.rgb, Image.fromarray(self._grey_matte(threshold)))
 
     def _with_profile(self, picture: Image.Image) -> Image.Image:
@@ -210,7 +210,7 @@ class SaliencyResult:
 
 
 def class_index(config: U2NetConfig, label: int | str) -> int:
-    """The channel of a class.
+    """Find the channel of a class.
 
     Raises:
         ValueError: The network has no such class, or only one output.

@@ -1,4 +1,4 @@
-"""How a network is trained, as data: recipes, and the configuration of one run."""
+"""The settings of training: recipes, and the configuration of one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Phase(NamedTuple):
     load: int
     """The side that pictures are resized to, in pixels."""
     crop: int
-    """The side of the random crop that the network sees, in pixels. Equal to `load`, it crops nothing."""
+    """The side of the network's random crop, in pixels. If it equals `load`, nothing is cropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class TrainConfig:
 
     @property
     def settings(self) -> Recipe:
-        """The recipe with the changes of this run.
+        """Return the recipe with the changes of this run.
 
         Raises:
             ValueError: A change names no field of the recipe.
@@ -241,7 +241,7 @@ class TrainConfig:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The help text of each field of `TrainConfig` or `Recipe`: the docstring below it in the source.
+    """Read the help text of each field of `TrainConfig` or `Recipe`: the docstring below it in the source.
 
     Returns:
         Names of fields and their help texts; nothing where the source is not installed.

@@ -83,7 +83,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The validations in `folder`/metrics.csv: the scores of each, and when it was made ("hours")."""
+    """Read the validations in `folder`/metrics.csv: the scores of each, and its time in the run ("hours")."""
     rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
     names = {"val_mae": "mae", "val_max_f": "max_f", "val_miou": "mean_iou"}
     return [

@@ -171,7 +171,7 @@ class Trainer:
         self.criterion = criterion_of(config)
 
     def stream(self, step: int) -> Generator[tuple[Tensor, Tensor]]:
-        """Micro-batches from a step on. The next one is made while the network works on the current one."""
+        """Yield micro-batches from a step on. With a GPU, a thread makes the next one meanwhile."""
         recipe, accumulate = self.recipe, self.config.accumulate
         device = self.accelerator.device
         batches: Batches | None = None
@@ -185,7 +185,7 @@ class Trainer:
                 batch = ahead.result() if ahead is not None else batches[number]
                 following = number + 1
                 same = phase_at(recipe, following // accumulate, self.total_steps) == phase
-                # cutting a batch out of pictures on the GPU is cheap; one from memory is made ahead
+                # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
                 worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
                 ahead = pool.submit(batches.__getitem__, following) if worth and same else None
                 yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
@@ -200,7 +200,7 @@ class Trainer:
         return self.batches(self._on_device(pictures), phase)
 
     def batches(self, pictures: Pictures, phase: Phase) -> Batches:
-        """The micro-batches of this run at one resolution."""
+        """Make the micro-batches of this run at one resolution."""
         return Batches(
             pictures,
             self.network.config,
@@ -248,7 +248,7 @@ class Trainer:
         freeze(self.network, self.config.freeze)
 
     def any_process(self, asked: bool) -> bool:
-        """Whether `asked` is true in any process. A signal reaches the processes at different steps."""
+        """Tell whether `asked` is true in any process. A signal reaches the processes at different steps."""
         if self.accelerator.num_processes == 1:
             return asked
         flag = torch.tensor(float(asked), device=self.accelerator.device)
@@ -272,5 +272,5 @@ class Trainer:
 
 
 def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
-    """The phase of the run after `step` of `total` optimizer steps."""
+    """Find the phase of the run after `step` of `total` optimizer steps."""
     return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])
