@@ -261,7 +261,7 @@ def _grid(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _short(model: str) -> str:
-    """Remove the parent folders from the name of a source."""
+    """Shorten the path of a source to its last part; a bundled name or a name on the Hub does not change."""
     return Path(model).name if os.path.exists(model) else model
 
 

@@ -195,7 +195,10 @@ def _measure(
     rounds: int,
     say: Callable[[str], object],
 ) -> list[Timing]:
-    """Measure all configurations and keep their order; those of one network and size take turns."""
+    """Measure all configurations, and return the timings in the same order.
+
+    The configurations of one network and size are open together and take turns.
+    """
     groups: dict[tuple[str, int], list[Setup]] = {}
     for setup in setups:
         groups.setdefault((setup.network, setup.size), []).append(setup)
@@ -215,7 +218,10 @@ def _measure(
 
 
 def _take_turns(processes: Sequence[_Process], rounds: int, say: Callable[[str], object]) -> None:
-    """Measure forwards and backwards in turns, so that no configuration always follows the same one."""
+    """Run each configuration once per round; every second round has the reverse order.
+
+    Therefore no configuration always runs after the same other one.
+    """
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for process in processes if i % 2 == 0 else reversed(processes):

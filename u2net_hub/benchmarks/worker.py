@@ -221,7 +221,7 @@ def _rusage_mb(*, children: bool) -> float | None:
 
 
 def serve() -> None:
-    """Answer requests until standard input ends; the answer to a failed request is the reason."""
+    """Answer requests until standard input ends. If a request fails, the answer holds the error message."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # send the output of libraries to standard error
     runner: Runner | None = None

@@ -70,7 +70,7 @@ def read_checkpoint(
 
 
 def _check_download(path: Path) -> None:
-    """Raise ValueError if a failed download left something else here: a web page or a Git LFS pointer."""
+    """Raise ValueError for a file that failed downloads leave: a web page, a Git LFS pointer, or no bytes."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     for start, what in (

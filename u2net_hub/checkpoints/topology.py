@@ -73,7 +73,7 @@ class Operations(Protocol[V]):
         """Resize to the height and width of `like`."""
 
     def concat(self, *values: V) -> V:
-        """Join along the channels."""
+        """Concatenate values along the channels."""
 
     def add(self, name: str, residual: V, x: V) -> V:
         """Add the residual at the end of the stage called `name`."""

@@ -251,7 +251,7 @@ def _class_summary(names: Sequence[str], done: Sequence[Confusion], labels: Sequ
 
 
 def _mean_iou(iou: Sequence[float | None]) -> float:
-    """Average over the classes that occur; 1 if none occurs, because then no pixel is wrong."""
+    """Average the IoU over the classes that occur; 1 if none occurs, because then no pixel is wrong."""
     there = [value for value in iou if value is not None]
     return float(np.mean(there)) if there else 1.0
 

@@ -34,7 +34,9 @@ def held_out_by_default(pairs: int) -> int:
 
 
 def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
-    """Open the data and divide it into (training, held out).
+    """Open the data and return its two parts (training, held out).
+
+    If `config.validation_data` is given, that data set is held out, and all pairs of the data train.
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.

@@ -76,7 +76,7 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read the rows of metrics.csv, without a last row that is incomplete because the process died."""
+    """Read the complete rows of metrics.csv; the last one is incomplete if the process was killed."""
     with path.open(newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     return [row for row in rows if None not in row.values() and row["step"].isdigit()]

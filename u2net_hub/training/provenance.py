@@ -84,7 +84,7 @@ def python_call(config: TrainConfig) -> str:
 
 
 def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:
-    """Find the command that a run began with, and remove the folders of this machine.
+    """Return the command that started the run, with each path shortened to its last name.
 
     Args:
         config: The settings of the run.

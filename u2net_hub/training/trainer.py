@@ -118,7 +118,10 @@ class Trainer:
 
     @property
     def hide_bars(self) -> bool | None:
-        """The `disable` of tqdm: None shows the bars of the main process if stderr is a terminal."""
+        """The argument `disable` for tqdm's progress bars.
+
+        It is None in the main process, which shows bars if stderr is a terminal, and True in the others.
+        """
         return None if self.is_main else True
 
     def _on_device(self, pictures: Pictures) -> Pictures:
@@ -215,7 +218,7 @@ class Trainer:
         )
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
-        """Do one optimizer step. Return its loss, the mean over accumulation steps, and its learning rate."""
+        """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
         recipe, accelerator = self.recipe, self.accelerator
         if self.schedule is not None:
             self.schedule.step_update(self.progress.step)

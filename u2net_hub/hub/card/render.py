@@ -64,7 +64,7 @@ def render_card(
 
 
 def results_of(results: Results, sha256: str) -> Results:
-    """Prepare results for publication with a file of weights: check the hash, remove this machine's folders.
+    """Prepare results for publication with a file of weights: check the hash, and shorten all paths.
 
     Args:
         results: The results. Those without a hash stay so; the card says that a person gave them.
