@@ -83,7 +83,7 @@ class SaliencyDataset:
         if image.shape[:2] != gt.shape:
             raise ValueError(
                 f"{mask_path} is {gt.shape[1]} × {gt.shape[0]} but {image_path} is {image.shape[1]} × "
-                f"{image.shape[0]}, expected one size; to see all such pairs: u2net check-data"
+                f"{image.shape[0]}, expected equal sizes; to see all such pairs: u2net check-data"
             )
         return Sample(name, image, gt)
 

@@ -104,7 +104,7 @@ def _find_providers(device: str, available: list[str]) -> tuple[str, list[tuple[
     if kind not in _PROVIDERS:
         raise ValueError(
             f"device {device!r} is unknown to engine 'onnxruntime', expected 'auto', 'cpu', "
-            f"{', '.join(map(repr, _PROVIDERS))} or 'cuda:1'; engine 'torch' may have it"
+            f"{', '.join(map(repr, _PROVIDERS))} or 'cuda:1'; engine 'torch' may support it"
         )
     if colon and not (index.isdecimal() and kind != "coreml"):
         raise ValueError(f"device {device!r} has no valid number, expected e.g. 'cuda:1'")

@@ -120,7 +120,7 @@ def _choose(
     if engine != "auto":
         if engine not in able:
             raise ValueError(
-                f"engine {engine!r} cannot do precision {precision!r} of "
+                f"engine {engine!r} has no precision {precision!r} for "
                 f"{exported.name if exported else 'this source'}, expected one of {list(able)}"
             )
         return engine

@@ -216,7 +216,7 @@ def confusion(labels: UInt8, gt: UInt8, *, classes: int) -> npt.NDArray[np.int64
     rows, columns = gt[counted].astype(np.int64), labels[counted].astype(np.int64)
     if rows.size and max(rows.max(), columns.max()) >= classes:
         raise ValueError(
-            f"got the class {max(rows.max(), columns.max())}, expected 0 to {classes - 1}, or 255 in gt"
+            f"got the class {max(rows.max(), columns.max())}, expected 0 to {classes - 1} or 255 (ignored)"
         )
     return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes)
 
@@ -272,7 +272,7 @@ def _check_pair(saliency: UInt8, gt: UInt8) -> None:
         if array.ndim != 2 or array.dtype != np.uint8 or not array.size:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected 8-bit grey (height, width)")
     if saliency.shape != gt.shape:
-        raise ValueError(f"map is {saliency.shape} and ground truth {gt.shape}, expected one (height, width)")
+        raise ValueError(f"map is {saliency.shape} and ground truth {gt.shape}, expected equal sizes")
 
 
 def _pysodmetrics() -> ModuleType:

@@ -233,7 +233,7 @@ def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = 
         from .errors import UnusableRepoError
 
         raise UnusableRepoError(
-            f"{source.name}@{source.revision}: {source.weights_path.name} is as the Hub has it, but cannot "
+            f"{source.name}@{source.revision}: {source.weights_path.name} is intact, but it cannot "
             f"be used: {e}; see the repo's other revisions, or tell its owner",
             repo_id=source.name,
             file=source.weights_path.name,

@@ -93,7 +93,7 @@ class BranchState:
             expected = self.hashes[name]
             if content_hash(path, git=len(expected) == 40) != expected:
                 raise CorruptFileError(
-                    f"{self.repo_id}: {name}: it does not have the hash {expected} that the Hub tells; "
+                    f"{self.repo_id}: {name}: it does not have the hash {expected} that the Hub gives; "
                     "nothing was pushed: push again",
                     repo_id=self.repo_id,
                     file=name,
@@ -165,7 +165,7 @@ def push_files(
         except ConflictError:
             if attempt == _CONFLICTS:
                 raise
-            logger.info("%s: %s moved meanwhile, looking at it again", repo_id, target)
+            logger.info("%s: %s changed during the push; the push starts again", repo_id, target)
     if tag is not None and tagged is None:
         call(
             lambda: api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type, exist_ok=True),

@@ -166,7 +166,7 @@ class Snapshot:
         where = f"{self.repo_id}@{self.commit}: {path.name}"
         if not _HASH.fullmatch(expected):
             raise CorruptFileError(
-                f"{where}: no hash is known of it (got {expected!r}), so it cannot be checked; "
+                f"{where}: its hash is unknown (got {expected!r}), so it cannot be checked; "
                 "load it once while online, and check HF_ENDPOINT if that fails",
                 repo_id=self.repo_id,
                 file=path.name,
@@ -177,7 +177,7 @@ class Snapshot:
             told = expected if found != expected else f"{expected} and {linked}"
             self._discard(path)
             raise CorruptFileError(
-                f"{where}: its hash is {found}, the Hub told {told}; the file was removed: "
+                f"{where}: its hash is {found}, but the Hub gave {told}; the file was removed: "
                 "load again to fetch it anew, and if that fails as well tell the repo's owner",
                 repo_id=self.repo_id,
                 file=path.name,

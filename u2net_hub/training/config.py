@@ -273,7 +273,7 @@ def _check_recipe(recipe: Recipe) -> None:
             raise ValueError(f"{name} is {getattr(recipe, name)!r}, expected one of {list(choices)}")
     ends = [phase.until for phase in recipe.phases]
     if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
-        raise ValueError(f"phases end at {ends}, expected rising parts of the run, the last one 1")
+        raise ValueError(f"phases end at {ends}, expected rising fractions that end at 1")
     for phase in recipe.phases:
         if not 32 <= phase.crop <= phase.load:
             raise ValueError(f"phase crops {phase.crop} of {phase.load} px, expected 32 ≤ crop ≤ load")
