@@ -166,7 +166,7 @@ class Snapshot:
         where = f"{self.repo_id}@{self.commit}: {path.name}"
         if not _HASH.fullmatch(expected):
             raise CorruptFileError(
-                f"{where}: its hash is unknown (got {expected!r}), so it cannot be checked; "
+                f"{where}: no hash is known of it (got {expected!r}), so it cannot be checked; "
                 "load it once while online, and check HF_ENDPOINT if that fails",
                 repo_id=self.repo_id,
                 file=path.name,
