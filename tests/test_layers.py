@@ -176,6 +176,16 @@ def test_no_module_is_longer_than_400_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_function_is_longer_than_60_lines_without_its_docstring(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            last = node.body[0]
+            said = ast.get_docstring(node) is not None
+            length = node.end_lineno - node.lineno + 1 - (last.end_lineno - last.lineno + 1 if said else 0)
+            assert length <= 60, node.name
+
+
 def test_public_names_are_those_that_are_promised() -> None:
     assert set(u2net_hub.__all__) == set(PUBLIC)
     assert set(dir(u2net_hub)) >= set(u2net_hub.__all__)

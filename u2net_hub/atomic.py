@@ -1,4 +1,4 @@
-"""Write files whole or not at all, name them, and hash them."""
+"""Write files completely or not at all, name them, and hash them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def write_files(
     Args:
         folder: The folder.
         contents: The content of each file, by its name.
-        overwrite: Replace files that exist. If False, an existing file raises FileExistsError and no file is
-            written, even if another process creates it at the same moment.
-        sync: Wait until the contents are on the disk, so that the files are whole after a power failure too.
+        overwrite: Whether to replace files that exist. If False, an existing file raises FileExistsError and
+            no file is written, even if another process creates it at the same moment.
+        sync: Whether to wait until the contents are on the disk, so that they survive a power failure.
 
     Raises:
         FileExistsError: A file exists and `overwrite` is False.

@@ -62,7 +62,7 @@ _MAX_SIDE = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class U2NetConfig:
-    """Architecture and preprocessing of one checkpoint; `save` and `load` are config.json.
+    """Architecture and preprocessing of one checkpoint. `save` writes config.json and `load` reads it.
 
     Raises:
         ValueError: A field is out of range, is unknown, or contradicts another one.
@@ -74,7 +74,7 @@ class U2NetConfig:
     """A custom table with an odd number of rows: encoder, bottom, decoder. None takes the variant's table."""
     in_channels: int = 3
     out_channels: int = 1
-    """Maps per output: 1 for saliency, the number of classes (background included) for parsing."""
+    """The number of maps per output: 1 for saliency, or the number of classes including the background."""
     input_size: tuple[int, int] = (320, 320)
     """The network's input as (height, width) in pixels; the aspect is squashed as in the paper."""
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
@@ -86,9 +86,9 @@ class U2NetConfig:
     minmax: Literal["auto", "always", "never"] = "auto"
     """Whether maps are stretched to [0, 1]: always (the official code), never, or if an object was found."""
     invert: bool = False
-    """The map is 1 - output, as in the authors' portrait drawing network."""
+    """Whether the map is 1 - output, as in the authors' network for portrait drawings."""
     labels: tuple[str, ...] | None = None
-    """Names of the classes, one per output channel."""
+    """The names of the classes, one per output channel."""
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -102,11 +102,11 @@ class U2NetConfig:
         return self.stages if self.stages is not None else STAGES[self.variant]
 
     def replace(self, **changes: object) -> U2NetConfig:
-        """A copy with some fields changed, checked again."""
+        """Return a copy with some fields changed; the new values are checked."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, object]:
-        """The content of config.json, with the entry that timm reads."""
+        """Return the content of config.json, including the entry that timm reads."""
         fields = asdict(self)
         stages = None if self.stages is None else [stage._asdict() for stage in self.stages]
         del fields["variant"], fields["stages"]
@@ -120,7 +120,7 @@ class U2NetConfig:
         }
 
     def _pretrained_cfg(self) -> dict[str, object]:
-        """The entry that `timm.create_model("hf-hub:…")` reads; it is generated and never read back here."""
+        """Make the entry that `timm.create_model("hf-hub:…")` reads; this library never reads it back."""
         return {
             "input_size": [self.in_channels, *self.input_size],
             "num_classes": self.out_channels,
@@ -135,11 +135,11 @@ class U2NetConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> U2NetConfig:
-        """The config that `to_dict` wrote.
+        """Make a config from the content of config.json, as `to_dict` writes it.
 
         Raises:
-            ValueError: The config is another library's, has a newer format, an unknown field or a value
-                out of range.
+            ValueError: The config belongs to another library, has a newer format or an unknown field, or a
+                value is out of range.
         """
         if content.get("library_name") != LIBRARY_NAME:
             found = content.get("library_name") or content.get("model_type") or "none"
@@ -172,7 +172,7 @@ class U2NetConfig:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def to_json(self) -> str:
-        """The text of config.json."""
+        """Return the text of config.json."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -185,10 +185,8 @@ class U2NetConfig:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (
-            ValueError,
-            RecursionError,
-        ) as e:  # not text, not JSON, an endless number, a thousand brackets
+        except (ValueError, RecursionError) as e:
+            # The file is not text or not JSON, a number has too many digits, or brackets nest too deeply.
             raise ValueError(f"{path} is not valid JSON: {e}") from e
         if not isinstance(content, dict):
             raise ValueError(f"{path} holds a {type(content).__name__}, expected a JSON object")

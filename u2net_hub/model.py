@@ -21,9 +21,10 @@ from .hub import Pretrained
 def u_shape(
     x: Tensor, encoder: Sequence[nn.Module], decoder: Sequence[nn.Module], pooled: Sequence[bool]
 ) -> list[Tensor]:
-    """Run blocks down and up again: (B, C, H, W) -> outputs of the bottom and each decoder block, going up.
+    """Run the encoder blocks and then the decoder blocks: (B, C, H, W) -> outputs of bottom and decoder,
+    going up.
 
-    The input of a decoder block is the output below it, resized to its skip connection, and that connection.
+    The input of a decoder block is the output of the level below, resized and joined to the skip connection.
     """
     *skips, x = descend(x, encoder, pooled)
     outputs = [x]
@@ -34,9 +35,9 @@ def u_shape(
 
 
 def descend(x: Tensor, encoder: Sequence[nn.Module], pooled: Sequence[bool]) -> list[Tensor]:
-    """Run blocks one below the other: (B, C, H, W) -> each one's output, top first.
+    """Run the encoder blocks: (B, C, H, W) -> the output of each block, top first.
 
-    `pooled[i]` says whether block i works at half the size (rounded up) of the one above it.
+    If `pooled[i]` is true, block i works at half the size (rounded up) of the block before it.
     """
     outputs: list[Tensor] = []
     for block, pool in zip(encoder, pooled, strict=True):
@@ -46,7 +47,7 @@ def descend(x: Tensor, encoder: Sequence[nn.Module], pooled: Sequence[bool]) -> 
 
 
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear to the height and width of `like`: (B, C, h, w) -> (B, C, H, W)."""
+    """Resize bilinearly to the height and width of `like`: (B, C, h, w) -> (B, C, H, W)."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -68,7 +69,8 @@ class RSU(nn.Module):
     def __init__(self, in_channels: int, stage: Stage) -> None:
         super().__init__()
         L, mid, out = stage.L, stage.mid, stage.out
-        # RSU-4F dilates instead of pooling; RSU-L dilates only its bottom, at the size of the level above
+        # RSU-4F uses dilation instead of pooling. RSU-L dilates only its bottom convolution, which therefore
+        # keeps the size of the level above.
         self.pooled = (False,) * L if stage.dilated else (False, *[True] * (L - 2), False)
         dilation = [2**i for i in range(L)] if stage.dilated else [1] * (L - 1) + [2]
         self.rebnconvin = ConvBnRelu(in_channels, out)
@@ -85,10 +87,10 @@ class RSU(nn.Module):
 
 
 class U2Net(Pretrained, nn.Module):
-    """The network: (B, in, H, W) -> logits, fused first, then one per side, each (B, out, H, W).
+    """The network: (B, in, H, W) -> logits of the fused map and of each side output, each (B, out, H, W).
 
-    In eval mode, the network works at any size from 1 × 1 px. Side outputs go from fine (`side1`) to coarse
-    (`side6`).
+    In eval mode, the network works at any size from 1 × 1 px. The side outputs go from fine (`side1`) to
+    coarse (`side6`).
 
     Args:
         config: The architecture and the preprocessing; the default is U²-Net†.
@@ -128,16 +130,17 @@ class U2Net(Pretrained, nn.Module):
         return (self.outconv(torch.cat(sides, 1)), *sides)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the encoder stages, fine to coarse: (B, in, H, W) -> [(B, out, ⌈H/2ⁱ⌉, ⌈W/2ⁱ⌉), …]."""
+        """Run the encoder: (B, in, H, W) -> the stages' outputs, fine to coarse, (B, out, ⌈H/2ⁱ⌉, ⌈W/2ⁱ⌉)."""
         return descend(x, self._stages(self.encoder), self.pooled)
 
     def _stages(self, names: tuple[str, ...]) -> list[nn.Module]:
         return [self.get_submodule(name) for name in names]
 
     def fuse(self) -> U2Net:
-        """A copy in eval mode with each batch norm folded into its convolution: the same maps, faster.
+        """Return a faster copy in eval mode, in which each batch norm is folded into its convolution.
 
-        The copy is for inference. It has no batch norm left to train or to save.
+        The copy gives the same maps. It is only for inference: without batch norm it cannot be trained or
+        saved.
         """
         fused = deepcopy(self).eval()
         for block in fused.modules():

@@ -22,18 +22,18 @@ def map_ordered(
 ) -> Iterator[Result]:
     """Call a function on each item in a pool, and yield the results in the order of the items.
 
-    Items are taken from the iterable only as results are taken from here, so that neither pile up in memory,
-    however long the iterable is. If a call raises, its exception is raised here in its turn. When
-    the iterator ends for whatever reason, also because it is closed early, calls that have not started are
-    cancelled. The pool stays open; the caller, who opened it, shuts it down.
+    A new item is taken from the iterable only when a result is taken from this iterator, so that neither
+    items nor results fill the memory. If a call raises, this iterator raises the exception at the place of
+    its result. When the iterator ends or is closed early, it cancels the calls that have not started. The
+    caller opens the pool and shuts it down.
 
     Args:
         pool: A pool of threads or processes. With processes, function, items and results must be picklable.
         function: The function to call.
         items: The items, which may be made while the pool works.
         ahead: The largest number of items that are submitted and whose results are not yet taken.
-        cost: What an item counts towards the budget, e.g. its number of pixels.
-        budget: The largest total cost of those items; one item alone may exceed it.
+        cost: A function that gives the cost of an item, e.g. its number of pixels.
+        budget: The largest total cost of the items counted by `ahead`; one item alone may exceed it.
 
     Raises:
         ValueError: `ahead` is below 1.

@@ -1,4 +1,4 @@
-"""U²-Net and U²-Net† in timm's registry, once this module is imported.
+"""Add U²-Net and U²-Net† to timm's registry, which happens when this module is imported.
 
     import timm
     import u2net_hub.timm
@@ -65,7 +65,7 @@ class TimmU2Net(U2Net):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Outputs of encoder stages: (B, in, H, W) -> [(B, out, H / 2**i, W / 2**i), …].
+        """Run encoder stages and return their outputs: (B, in, H, W) -> [(B, out, H / 2**i, W / 2**i), …].
 
         Args:
             x: The input.
@@ -112,7 +112,7 @@ default_cfgs = generate_default_cfgs({variant: _entry(variant) for variant in ST
 
 
 def _without_other_heads(state: dict[str, Tensor], model: U2Net) -> dict[str, Tensor]:
-    """Leave out side outputs and fusion if the model has another number of classes than the weights."""
+    """Drop the weights of side outputs and fusion if the model has another number of classes."""
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     heads = ("side", "outconv")
     return {k: v for k, v in state.items() if not k.startswith(heads) or v.shape == shapes.get(k, v.shape)}

@@ -17,8 +17,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,10 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from u2net_hub.backgrounds import clean_edges
-from u2net_hub.metrics import relaxed_boundary_f
 
 from u2net_hub import SaliencyPipeline, SaliencyResult, export
+from u2net_hub.evaluation.metrics import relaxed_boundary_f
 from u2net_hub.imaging.foreground import foreground_colours
 from u2net_hub.imaging.matting import Edges, refine
 
@@ -142,7 +143,6 @@ def measure_colours(folder: Path, backgrounds: Path) -> dict[str, Row]:
     """
     methods: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
         "photo": lambda photo, _: photo,
-        "clean_edges": clean_edges,
         "foreground_colours": foreground_colours,
     }
     try:
@@ -190,23 +190,35 @@ def continued(photo: NDArray[np.float64], alpha: NDArray[np.float64]) -> NDArray
 
 
 def measure_cost(
-    pipeline: SaliencyPipeline, photo: Image.Image, size: tuple[int, int]
+    saliency: NDArray[np.float32], photo: Image.Image, size: tuple[int, int]
 ) -> dict[str, dict[str, float | None]]:
-    """CPU-s and peak memory of a matte with its colours, beyond the decoded photo and the network."""
-    result = pipeline(photo.resize(size, Image.Resampling.BICUBIC))
+    """CPU-s and peak memory of a matte with its colours, beyond the decoded photo and the network.
+
+    Each kind of edges has a process of its own: memory that an earlier one has freed, but not given back to
+    the system, would hide what the next one takes.
+    """
     cost = {}
     for edges in EDGES:
-        warm = matte(pipeline(photo.resize((400, 300))), edges)
-        before = reset_peak()
-        begin = time.process_time()
-        alpha = Image.fromarray(matte(result, edges))
-        middle = time.process_time()
-        foreground_colours(result.photo.rgb, alpha)
-        end = time.process_time()
-        peak = None if before is None else status("VmHWM") - before
-        cost[edges] = {"matte": middle - begin, "colours": end - middle, "peak_mb": peak}
-        del warm, alpha
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            cost[edges] = process.submit(_cost, saliency, photo, size, edges).result()
     return cost
+
+
+def _cost(
+    saliency: NDArray[np.float32], photo: Image.Image, size: tuple[int, int], edges: Edges
+) -> dict[str, float | None]:
+    warm = photo.resize((400, 300))
+    foreground_colours(warm, Image.fromarray(refine(warm, saliency, edges)))
+    large = photo.resize(size, Image.Resampling.BICUBIC)
+    before = reset_peak()
+    begin = time.process_time()
+    alpha = Image.fromarray(refine(large, saliency, edges))
+    middle = time.process_time()
+    clean = foreground_colours(large, alpha)
+    clean.putalpha(alpha)
+    end = time.process_time()
+    peak = None if before is None else status("VmHWM") - before
+    return {"matte": middle - begin, "colours": end - middle, "peak_mb": peak}
 
 
 def reset_peak() -> float | None:
@@ -257,25 +269,29 @@ def main() -> None:
     found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     pipeline = SaliencyPipeline.from_pretrained(given.weights, device="cpu", minmax="auto")
     always = SaliencyPipeline.from_pretrained(given.weights, device="cpu", minmax="always")
-    if given.mattes:
-        found["colours"] = measure_colours(given.mattes, given.examples)
-        found["sad"] = measure_mattes(pipeline, given.weights, given.mattes)
-        found["12_megapixels"] = {
-            name: measure_cost(pipeline, photo, (4000, 3000)) for name, photo, _ in true_mattes(given.mattes)
-        }
-        found["400_px"] = {
-            name: measure_cost(pipeline, photo, (400, 300)) for name, photo, _ in true_mattes(given.mattes)
-        }
-    if given.duts_tr:
-        found["DUTS-TR"] = measure_masks(
-            always, pairs_of(given.duts_tr, "DUTS-TR-Image", "DUTS-TR-Mask", given.n)
-        )
-    if given.ecssd:
-        found["ECSSD"] = measure_masks(always, pairs_of(given.ecssd, "images", "masks"))
     names = ("numpy", "scipy", "pillow", "pymatting", "rembg", "pysodmetrics")
-    found["versions"] = {name: installed(name) for name in names} | {"python": platform.python_version()}
-    found["processor"], found["date"] = processor(), date.today().isoformat()
-    given.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    def record(part: str, values: dict[str, Any]) -> None:
+        """Keep one part of the figures, with what it was measured on, so that parts can be measured apart."""
+        versions = {name: installed(name) for name in names} | {"python": platform.python_version()}
+        about = {"versions": versions, "processor": processor(), "date": date.today().isoformat()}
+        found[part] = {**about, "values": values}
+        given.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    if given.mattes:
+        record("colours", measure_colours(given.mattes, given.examples))
+        record("sad", measure_mattes(pipeline, given.weights, given.mattes))
+        for name, size in (("12_megapixels", (4000, 3000)), ("400_px", (400, 300))):
+            costs = {
+                photo: measure_cost(pipeline(image)._normalised, image, size)
+                for photo, image, _ in true_mattes(given.mattes)
+            }
+            record(name, costs)
+    if given.duts_tr:
+        pairs = pairs_of(given.duts_tr, "DUTS-TR-Image", "DUTS-TR-Mask", given.n)
+        record("DUTS-TR", measure_masks(always, pairs))
+    if given.ecssd:
+        record("ECSSD", measure_masks(always, pairs_of(given.ecssd, "images", "masks")))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Engines and rembg measured side by side, and what each layer costs in theory."""
+"""Measure engines and rembg side by side, and compute the theoretical cost of each layer."""
 
 import lazy_loader
 

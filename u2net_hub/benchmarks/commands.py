@@ -28,7 +28,7 @@ class Command:
 
 
 def children_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of measured processes, in which libraries choose their number of threads."""
+    """Make the environment of measured processes, in which libraries choose their number of threads."""
     own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     return own | dict(more or {})
 
@@ -37,7 +37,7 @@ def count_photos(folder: Path) -> int:
     """Count the pictures in a folder and its subfolders.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The folder holds no pictures.
     """
     n = sum(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in folder.rglob("*"))
     if n == 0:

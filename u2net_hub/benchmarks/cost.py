@@ -13,17 +13,17 @@ class LayerCost(NamedTuple):
     """The cost of one convolution for one image."""
 
     name: str
-    """Official name of its block, e.g. "stage1.rebnconvin"."""
+    """The official name of its block, e.g. "stage1.rebnconvin"."""
     macs: int
-    """Multiply-accumulates, each of them two floating-point operations. Biases and ReLU are not counted."""
+    """The number of multiply-accumulates. Each is two operations; biases and ReLU are not counted."""
     activations: int
-    """Numbers that are read and written: the input once and the output once."""
+    """How many values are read and written per image: each value of the input and the output once."""
     weights: int
-    """Numbers that are read once per batch: weights and biases, with batch norm folded in."""
+    """How many values are read once per batch: weights and biases, with batch norm folded in."""
 
 
 def layer_costs(config: U2NetConfig, size: tuple[int, int] | None = None) -> list[LayerCost]:
-    """The costs of every convolution of the network, in the order of the forward pass.
+    """Compute the cost of each convolution of the network, in the order of the forward pass.
 
     Pooling, resizing, concatenation and the sums of the residual blocks are not counted: a runtime can fuse
     them into the convolutions and then moves no data for them. The traffic is therefore a lower bound.
@@ -38,7 +38,7 @@ def layer_costs(config: U2NetConfig, size: tuple[int, int] | None = None) -> lis
 
 
 def total(costs: list[LayerCost], batch: int = 1, *, bytes_per_number: int = 4) -> tuple[int, int]:
-    """The multiply-accumulates of a batch, and the bytes that it moves."""
+    """Add up the multiply-accumulates of a batch, and the bytes that it moves."""
     macs = batch * sum(cost.macs for cost in costs)
     numbers = sum(batch * cost.activations + cost.weights for cost in costs)
     return macs, numbers * bytes_per_number

@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "pillow", "isal")
 
 
 def describe_machine(device: str) -> dict[str, object]:
-    """The processor, cores, memory and system, and the GPU if the device is one."""
+    """Describe the processor, cores, memory and system, and the GPU if the device is one."""
     found: dict[str, object] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if hasattr(os, "sched_getaffinity"):
         found["usable cores"] = len(os.sched_getaffinity(0))
@@ -51,7 +51,7 @@ def describe_machine(device: str) -> dict[str, object]:
 
 
 def find_versions(peer: Path | None) -> dict[str, str]:
-    """The versions of the measured packages, including those of rembg's Python."""
+    """Find the versions of the measured packages, including those of rembg's Python."""
     found = {"python": platform.python_version(), "u2net-hub": __version__}
     for name in _PACKAGES:
         try:

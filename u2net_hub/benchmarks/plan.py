@@ -48,7 +48,7 @@ def plan_setups(
     *,
     peer: bool = False,
 ) -> list[Setup]:
-    """List all configurations; those to compare with come first."""
+    """List all configurations; the ones that others are compared with (plain forward, rembg) come first."""
     setups: dict[Setup, None] = {}  # an ordered set
     for weights in models:
         is_graph = weights.kind == "xml"
@@ -128,7 +128,7 @@ def export_networks(
 
 
 def at_sizes(weights: Weights, folder: Path) -> list[tuple[int, str]]:
-    """The sizes in pixels to measure, each with a source: rembg's size, and the weights' own if different."""
+    """List the sizes in pixels to measure, each with a source: rembg's size, and the weights' own size."""
     own = (weights.config.input_size[0], weights.name)
     square = (REMBG_SIZE, REMBG_SIZE)
     if weights.config.input_size == square or weights.kind == "xml":

@@ -52,9 +52,9 @@ class Timing:
     seconds: tuple[float, ...] = ()
     """The seconds of each batch."""
     peak_mb: float | None = None
-    """The peak resident set of the process, including libraries and warm-up."""
+    """The peak resident set size of the process in MB, including libraries and warm-up."""
     gpu_mb: float | None = None
-    """The peak of torch's allocations on a GPU."""
+    """The peak of torch's allocations on a GPU, in MB."""
     scores: Mapping[str, float] = field(default_factory=dict)
     macs: int | None = None
     """The multiply-accumulates of a batch, see `cost`."""
@@ -66,7 +66,7 @@ class Timing:
 
     @property
     def images_per_second(self) -> float | None:
-        """The rate of the median run; None if nothing ran."""
+        """The images per second of the median run; None if nothing ran."""
         return self.setup.batch / statistics.median(self.seconds) if self.seconds else None
 
 
@@ -85,7 +85,7 @@ class FolderTiming:
     photos: int = 0
     seconds: tuple[float, ...] = ()
     peak_mb: float | None = None
-    """The peak resident set of the process over all runs, by getrusage."""
+    """The peak resident set size of the process in MB over all runs, as getrusage reports it."""
     error: str | None = None
 
 
@@ -102,7 +102,7 @@ class Benchmark:
     """The date and time in ISO 8601."""
 
     def to_dict(self) -> dict[str, object]:
-        """The content of benchmark.json."""
+        """Return the content of benchmark.json."""
         content: dict[str, object] = json.loads(json.dumps(asdict(self)))
         return content
 
@@ -130,7 +130,7 @@ class Benchmark:
         return written
 
     def table(self) -> str:
-        """The machine, and the tables of network and folders, as Markdown."""
+        """Write the machine and the tables of networks and folders as Markdown."""
         about = [f"{key} {value}" for key, value in {**self.machine, **self.versions}.items()]
         parts = [", ".join(about)]
         if self.network:
@@ -151,7 +151,7 @@ def check_free(out: str | Path) -> None:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """First quartile, median and third quartile; a single value is all three."""
+    """Compute the first quartile, the median and the third quartile; a single value is all three."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     first, median, third = statistics.quantiles(values, n=4, method="inclusive")
@@ -159,7 +159,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def speed_up(timing: Timing, others: Iterable[Timing], engine: BenchEngine) -> float | None:
-    """The ratio of images per second to another engine's, for the same network at the same size.
+    """Compute the ratio of images per second to another engine's, for the same network and size.
 
     The plain forward is compared at the same batch size, rembg's session at its batch size of one.
     """
@@ -177,7 +177,7 @@ def speed_up(timing: Timing, others: Iterable[Timing], engine: BenchEngine) -> f
 
 
 def shares(timing: Timing) -> dict[str, float]:
-    """The shares of the machine's limits that were reached: "bandwidth" and "arithmetic", if known."""
+    """Compute the shares of the machine's limits that were reached: "bandwidth", "arithmetic", if known."""
     if not timing.seconds or timing.macs is None or timing.bytes_moved is None or not timing.ceilings:
         return {}
     seconds = statistics.median(timing.seconds)
@@ -188,7 +188,7 @@ def shares(timing: Timing) -> dict[str, float]:
 
 
 def network_rows(network: Sequence[Timing]) -> list[dict[str, str]]:
-    """The table of the network alone: a row for each configuration, as column -> text."""
+    """Make the table of networks: a row for each configuration, as column -> text."""
     rows = []
     for timing in network:
         setup = timing.setup
@@ -208,7 +208,7 @@ def network_rows(network: Sequence[Timing]) -> list[dict[str, str]]:
 
 
 def folder_rows(folders: Sequence[FolderTiming]) -> list[dict[str, str]]:
-    """The table of the commands: a row for each command, as column -> text."""
+    """Make the table of commands: a row for each command, as column -> text."""
     rows = []
     for timing in folders:
         row = {"command": timing.name, "model": _short(timing.model), "px": _number(timing.size, "d")}
@@ -224,7 +224,7 @@ def folder_rows(folders: Sequence[FolderTiming]) -> list[dict[str, str]]:
 
 
 def folder_speed_up(timing: FolderTiming, others: Iterable[FolderTiming]) -> float | None:
-    """The ratio of the time of rembg's command to that of this command, for the same network."""
+    """Divide the time of rembg's command by that of this command, for the same network."""
     found = [o for o in others if o.name.startswith("rembg") and o.network == timing.network]
     found.sort(key=lambda other: other.model != timing.model)  # prefer the same weights
     if not found or not found[0].seconds or not timing.seconds:
@@ -233,13 +233,13 @@ def folder_speed_up(timing: FolderTiming, others: Iterable[FolderTiming]) -> flo
 
 
 def label(setup: Setup, *, model: bool = True) -> str:
-    """A readable name for a configuration."""
+    """Make a readable name for a configuration."""
     name = f"{_short(setup.model)}, " if model else ""
     return f"{name}{setup.engine}, {setup.precision}, {setup.size} px, batch {setup.batch}"
 
 
 def folder_label(timing: FolderTiming) -> str:
-    """A readable name for a command."""
+    """Make a readable name for a command."""
     if not timing.model:
         return timing.name
     return f"{timing.name}, {_short(timing.model)}, {timing.size} px"
@@ -261,7 +261,7 @@ def _grid(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _short(model: str) -> str:
-    """The name of a source without its parent folders."""
+    """Shorten the path of a source to its last part; a bundled name or a name on the Hub does not change."""
     return Path(model).name if os.path.exists(model) else model
 
 
@@ -307,7 +307,7 @@ def plot_benchmark(benchmark: Benchmark, path: str | Path) -> Path:
 
 
 def _bars(ax: Any, names: Sequence[str], values: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
-    """Horizontal bars of medians, with lines from quartile to quartile."""
+    """Draw horizontal bars of medians, with lines from quartile to quartile."""
     medians = [value[1] for value in values]
     spread = [[m - min(v) for m, v in zip(medians, values, strict=True)]]
     spread.append([max(v) - m for m, v in zip(medians, values, strict=True)])

@@ -117,7 +117,7 @@ def benchmark_engines(
 
 
 def _rembg_environment(onnx: Path) -> dict[str, str]:
-    """Environment variables that make rembg load our file: its home, and no check of the hash."""
+    """Return the environment variables that make rembg load our file without a check of its hash."""
     return {"U2NET_HOME": str(onnx.parent), "MODEL_CHECKSUM_DISABLED": "1"}
 
 
@@ -137,7 +137,7 @@ class _Process:
             if onnx is None or peer is None:
                 self.timing = replace(self.timing, error="the weights could not be exported for rembg")
                 return
-            # -I keeps this package's folder off the path, where its modules would shadow others
+            # -I keeps the folder of worker.py off the path; its modules would hide others of the same name.
             command = [str(peer), "-I", worker.__file__]
             more = _rembg_environment(onnx)
             given["onnx"] = str(onnx)
@@ -153,7 +153,7 @@ class _Process:
         self.ask("open", setup=given)
 
     def ask(self, do: str, **more: object) -> dict[str, Any]:
-        """Send a command and return the answer; {} after a failure, which the timing records."""
+        """Send a request and return the answer; {} after a failure, which the timing records."""
         process = self._process
         if process is None:
             return {}
@@ -195,7 +195,10 @@ def _measure(
     rounds: int,
     say: Callable[[str], object],
 ) -> list[Timing]:
-    """Measure all configurations, those of one network and size in turns; the order is kept."""
+    """Measure all configurations, and return the timings in the same order.
+
+    The configurations of one network and size are open together and take turns.
+    """
     groups: dict[tuple[str, int], list[Setup]] = {}
     for setup in setups:
         groups.setdefault((setup.network, setup.size), []).append(setup)
@@ -215,7 +218,10 @@ def _measure(
 
 
 def _take_turns(processes: Sequence[_Process], rounds: int, say: Callable[[str], object]) -> None:
-    """Measure forwards and backwards in turns, so that no configuration always follows the same one."""
+    """Run each configuration once per round; every second round has the reverse order.
+
+    Therefore no configuration always runs after the same other one.
+    """
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for process in processes if i % 2 == 0 else reversed(processes):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _TURN = 0.4
-"""One turn ends after this time in seconds, or after the largest number of runs."""
+"""The limits of one turn: its time in seconds, and its number of runs."""
 _MOST_RUNS = 200
 _SIDE = 8192
 """The side of the square matrices whose product measures the arithmetic of a GPU."""
@@ -178,7 +178,7 @@ class PlainTorch:
         return tuple(y.cpu().numpy() for y in (maps if side_outputs else maps[:1]))
 
     def maps(self, x: Any) -> tuple[Any, ...]:
-        """All seven maps of a batch that is on the device, as the official forward makes them."""
+        """Compute all seven maps of a batch that is on the device, as the official forward does."""
         import torch
 
         with torch.no_grad():
@@ -186,7 +186,7 @@ class PlainTorch:
 
 
 def peak_mb() -> float | None:
-    """The peak resident set of this process in MB; None if unknown."""
+    """Read the peak resident set size of this process in MB; None if unknown."""
     try:
         # not getrusage: its peak includes the peak of the parent process
         with open("/proc/self/status", encoding="utf-8") as file:
@@ -196,7 +196,7 @@ def peak_mb() -> float | None:
 
 
 def run_command(words: list[str]) -> dict[str, object]:
-    """Run a command; returns its seconds, exit status, peak RSS in MB and last line of output.
+    """Run a command and return its seconds, exit status, peak RSS in MB and last line of output.
 
     The peak is the largest of all commands that this process has run, so each command needs a new process.
     """
@@ -221,7 +221,7 @@ def _rusage_mb(*, children: bool) -> float | None:
 
 
 def serve() -> None:
-    """Answer requests until standard input ends; the answer to a failed request is the reason."""
+    """Answer requests until standard input ends. If a request fails, the answer holds the error message."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # send the output of libraries to standard error
     runner: Runner | None = None

@@ -1,6 +1,6 @@
-"""An .onnx file of the family -> its weights under the official keys, and whether it calculates the same.
+"""Read the weights of an .onnx file of the family, and check that its graph computes the same maps.
 
-What feeds a convolution tells which one it is, whatever nodes and initializers are called.
+A convolution is recognised by the expression that feeds it, so the names of nodes and weights do not matter.
 """
 
 from __future__ import annotations
@@ -35,20 +35,22 @@ _MAX_SIDE = 2048
 
 
 class _Filled(NamedTuple):
-    """A convolution of a graph, and the batch norm behind it: weight, bias, mean, variance."""
+    """The weights of a convolution in a graph, and of the batch norm that follows it."""
 
     weight: Tensor
     bias: Tensor | None = None
     norm: Sequence[Tensor] | None = None
+    """Weight, bias, mean and variance of the batch norm; None if none follows."""
 
 
 class _Graph:
     """An ONNX graph followed from its input to its outputs.
 
     Attributes:
-        convs: the convolutions by the expression that feeds each.
-        outputs: of each output the expression before its activation, and the activation's ONNX name or "".
-        input_shape: what the graph says of its input; a size that is free is 0.
+        convs: The convolutions by the value number of the expression that feeds each.
+        outputs: For each output, the value number before its activation, and the activation's ONNX name or
+            "".
+        input_shape: The shape of the input in the graph; a free size is 0.
     """
 
     def __init__(self, path: Path, number: ValueNumbering) -> None:
@@ -58,7 +60,7 @@ class _Graph:
         self.convs: dict[int, _Filled] = {}
         graph = self.model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        # old files list their weights as inputs too
+        # Old files also list their weights as inputs.
         inputs = [value for value in graph.input if value.name not in self._constants]
         if len(inputs) != 1:
             raise self.wrong(f"it takes {len(inputs)} inputs")
@@ -91,7 +93,7 @@ class _Graph:
         elif node.op_type in ("Identity", "Cast") and node.input and node.input[0] in self._constants:
             self._constants[node.output[0]] = self._constants[node.input[0]]
         feeds = [self._values[name] for name in node.input if name in self._values]
-        if feeds and node.op_type != "Shape":  # sizes are calculated beside the network
+        if feeds and node.op_type != "Shape":  # nodes that compute sizes are no part of the network
             self._values[node.output[0]] = self._value(node, feeds)
 
     def _value(self, node: onnx.NodeProto, feeds: list[int]) -> int:
@@ -165,27 +167,33 @@ def _load_onnx(path: Path) -> onnx.ModelProto:
 
 
 def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict[str, Tensor], str]:
-    """The weights of an .onnx file under the official keys, the config that they fit, and what made the file.
+    """Read the weights of an .onnx file.
 
-    Where a batch norm was folded into its convolution, one that changes nothing takes its place.
+    If a batch norm was folded into its convolution, the result has a batch norm there that changes nothing.
 
     Args:
-        path: the file.
-        config: what it must fit; None: the one that `export` left in the file, else the tensors' shapes tell.
+        path: The .onnx file.
+        config: The config that the file must fit. None takes the config that `export` wrote into the file, or
+            else infers it from the shapes.
+
+    Returns:
+        The config that the weights fit, the weights under the official keys, and the program that made the
+        file.
 
     Raises:
-        ValueError: the file is damaged, or its graph is not that of the network.
+        ValueError: The file is damaged, or its graph is not that of the network.
         ImportError: onnx is not installed.
     """
     number = ValueNumbering()
     graph = _Graph(path, number)
     if config is None:
         config = metadata_config({entry.key: entry.value for entry in graph.model.metadata_props}, path)
-    expected = convolutions(config or U2NetConfig(), number)  # the published variants differ in widths only
+    # The published variants differ only in their widths, so any of them gives the expected structure.
+    expected = convolutions(config or U2NetConfig(), number)
     if graph.convs.keys() != expected.keys():
         known = len(graph.convs.keys() & expected.keys())
         raise graph.wrong(
-            f"of its {len(graph.convs)} convolutions {known} lie where the {len(expected)} should"
+            f"only {known} of its {len(graph.convs)} convolutions match the {len(expected)} of the network"
         )
     tensors: dict[str, Tensor] = {}
     for feed, conv in expected.items():
@@ -203,21 +211,22 @@ def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict
 
 
 def _identity_norm(width: Sequence[int]) -> Sequence[Tensor]:
-    """A batch norm that changes nothing, for one that was folded into its convolution.
+    """Make the tensors of a batch norm that changes nothing.
 
-    Its variance makes room for the epsilon: 1 - 1e-5 + 1e-5 is 1 in float32, so every x passes bit for bit.
+    Its variance is 1 - epsilon. With the epsilon added it is exactly 1 in float32, so no bit of the maps
+    changes.
     """
     return torch.ones(width), torch.zeros(width), torch.zeros(width), torch.ones(width) - BN_EPS
 
 
 def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> None:
-    """Run a graph, and the network that it was converted into, on one random input and compare their maps.
+    """Run a graph and the network with its weights on one random input, and compare their maps.
 
-    They may differ by 1e-4. Where float32 itself is less sure of the network's maps than that, which a run in
-    float64 tells, they may differ by a few times its error in single pixels, and by 1e-4 on average.
+    The maps may differ by 1e-4. If the network's own float32 error, measured against a run in float64, is
+    larger, single pixels may differ by up to eight times that error, and each map by 1e-4 on average.
 
     Raises:
-        ValueError: the maps differ, or the graph does not run.
+        ValueError: The maps differ, or the graph does not run.
         ImportError: onnx is not installed.
     """
     path = Path(path)
@@ -231,7 +240,7 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
     index = {heads[key]: i for i, key in enumerate(order)}
     graph = _Graph(path, number)
     if {value for value, _ in graph.outputs} - index.keys() or heads["outconv"] != graph.outputs[0][0]:
-        raise graph.wrong("its outputs are not the fused map, alone or before the sides")
+        raise graph.wrong("its outputs are not the fused map, or the fused map followed by side outputs")
 
     free = (1, config.in_channels, *config.input_size)
     shape = [size or default for size, default in zip(graph.input_shape, free, strict=False)]
@@ -245,7 +254,7 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
             return [_ACTIVATIONS[name](logits[index[value]]).double() for value, name in graph.outputs]
 
     ours, theirs = maps(network, x), _run_onnx(graph, x)
-    # logits have no scale of their own: compare them as maps too
+    # Logits have no fixed scale, so apply a sigmoid to them before the comparison.
     theirs = [y if name else y.sigmoid() for y, (_, name) in zip(theirs, graph.outputs, strict=True)]
     if [y.shape for y in theirs] != [y.shape for y in ours]:
         raise graph.wrong(f"its maps are {[list(y.shape) for y in theirs]}")
@@ -253,8 +262,8 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
     if difference.max() <= _TOLERANCE:
         return
     rounding = _differences(ours, maps(deepcopy(network).double(), x.double()))
-    mean = difference.flatten(1).mean(1)  # of each map
-    if not (difference.max() <= 8 * rounding.max() and mean.max() <= _TOLERANCE):  # NaN is refused too
+    mean = difference.flatten(1).mean(1)  # one mean per map
+    if not (difference.max() <= 8 * rounding.max() and mean.max() <= _TOLERANCE):  # this form refuses NaN
         raise ValueError(
             f"{path} does not calculate what U²-Net does with its weights: on a random input "
             f"the maps differ by up to {difference.max():.2g}, expected at most {_TOLERANCE:g}"
@@ -287,16 +296,16 @@ def _run_onnx(graph: _Graph, x: Tensor) -> list[Tensor]:
         if onnxruntime is None:
             from onnx.reference import ReferenceEvaluator
 
-            with np.errstate(over="ignore", invalid="ignore"):  # its sigmoid takes exp(x) of any x
+            with np.errstate(over="ignore", invalid="ignore"):  # exp(x) in its sigmoid may overflow
                 outputs = ReferenceEvaluator(graph.model).run(None, feeds)
         else:
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # what goes wrong is raised
+            options.log_severity_level = 4  # no messages: errors are raised
             session = onnxruntime.InferenceSession(
                 graph.model.SerializeToString(),
                 options,
                 providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # to the same provider, with prints
+                enable_fallback=0,  # a fallback would only try the same provider again and print
             )
             outputs = session.run(None, feeds)
         return [torch.tensor(y).double() for y in outputs]

@@ -1,6 +1,7 @@
-"""Checkpoints of the family -> config and state dict under the official keys, every key and shape checked.
+"""Read checkpoints of the U²-Net family and check every key and shape.
 
-Read here: .safetensors, the official .pth (its tensors only: nothing in it is executed) and .onnx.
+The formats are .safetensors, the official .pth (of which only tensors are read and no code is executed) and
+.onnx. The result is a config and a state dict under the official keys.
 """
 
 from __future__ import annotations
@@ -26,31 +27,31 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Checkpoint(NamedTuple):
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     config: U2NetConfig
     state: dict[str, Tensor]
-    """Every official key, float32 (`num_batches_tracked`: int64)."""
+    """A float32 tensor for every official key; `num_batches_tracked` is int64."""
     notes: dict[str, str]
-    """For people: "format", "precision", and where the file says so "made_by" and "derived_from"."""
+    """Facts for people: "format", "precision" and, if the file names them, "made_by" and "derived_from"."""
 
 
 def read_checkpoint(
     path: str | Path, *, config: U2NetConfig | None = None, allow_pickle: bool = True
 ) -> Checkpoint:
-    """Read a .safetensors, .pth / .pt or .onnx file of the family.
+    """Read a .safetensors, .pth, .pt or .onnx file of the U²-Net family.
 
-    An .onnx gives its weights; whether it also calculates what the network does is for `check_onnx` to tell.
+    Of an .onnx file this reads the weights; `check_onnx` checks whether its graph computes the same maps.
 
     Args:
-        path: the file.
-        config: what the file must fit; None: the tensors' shapes tell the variant and its channels.
-        allow_pickle: False refuses .pth and .pt, which are read with `weights_only=True` in any case.
+        path: The file of weights.
+        config: The config that the file must fit. None infers the variant and the channels from the shapes.
+        allow_pickle: Whether .pth and .pt files are accepted. They are always read with `weights_only=True`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is no checkpoint of the family, or does not fit `config`.
-        ImportError: an .onnx file, and onnx is not installed.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, is not a checkpoint of the family, or does not fit `config`.
+        ImportError: The file is an .onnx, and onnx is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +70,7 @@ def read_checkpoint(
 
 
 def _check_download(path: Path) -> None:
-    """Tell what downloads leave in the place of a file."""
+    """Raise ValueError for a file that failed downloads leave: a web page, a Git LFS pointer, or no bytes."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     for start, what in (
@@ -87,7 +88,7 @@ def _read_safetensors(path: Path, config: U2NetConfig | None) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            # the header alone decides: a file that does not fit costs no memory
+            # The shapes come from the header, so a file that does not fit is refused before it is loaded.
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in list(file.keys())}
             names = _official_names(path, shapes)
             config = check_shapes(path, {names[key]: shape for key, shape in shapes.items()}, config)
@@ -105,7 +106,7 @@ def _read_safetensors(path: Path, config: U2NetConfig | None) -> Checkpoint:
     return Checkpoint(config, _float32(path, tensors, config), notes)
 
 
-# what torch.load raises on damaged files: its unpickler runs on whatever bytes are there
+# The errors that torch.load raises for damaged files, because its unpickler reads any bytes
 _BROKEN_PICKLE = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -125,9 +126,8 @@ _BROKEN_PICKLE = (
 def _read_pth(path: Path, config: U2NetConfig | None) -> Checkpoint:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Detected pickle protocol"
-            )  # read or refused all the same
+            # torch warns of unusual pickle protocols, but it reads or refuses the file with or without it
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _BROKEN_PICKLE as e:
         if found := re.search(r"GLOBAL ([\w.]+)", str(e)):
@@ -145,7 +145,7 @@ def _read_pth(path: Path, config: U2NetConfig | None) -> Checkpoint:
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
-    """The state dict in a .pth, which may lie in a dict beside an optimiser's state and the like."""
+    """Find the state dict in a .pth file, which can also be one entry of a training checkpoint's dict."""
     if _is_state_dict(content):
         return dict(content)
     if isinstance(content, Mapping):
@@ -171,7 +171,7 @@ def _is_state_dict(content: object) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _official_names(path: Path, keys: Iterable[str]) -> dict[str, str]:
-    """Key in the file -> official key: what DataParallel and torch.compile put before it comes off."""
+    """Map each key to its official key, without the prefixes that DataParallel and torch.compile add."""
     names = {}
     for key in keys:
         name = key.replace("_orig_mod.", "")
@@ -194,7 +194,7 @@ def _read_onnx(path: Path, config: U2NetConfig | None) -> Checkpoint:
 
 
 def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> dict[str, Tensor]:
-    """The tensors in official order, float32, in memory of their own."""
+    """Copy the tensors in official order as float32, and check their types and values."""
     state = {}
     for key in official_shapes(config):
         value = tensors[key] if key in tensors else torch.zeros(())  # only num_batches_tracked may be missing
@@ -209,7 +209,7 @@ def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> 
             raise ValueError(
                 f"{path}: {key} is {value.dtype}, expected float16, bfloat16, float32 or float64"
             )
-        # a copy, since the file may change below a memory map
+        # Copy the values: the tensor may be a memory map of the file, and the file may change.
         state[key] = value.detach().to(torch.float32, copy=True).contiguous()
         if not state[key].isfinite().all():
             raise ValueError(
@@ -219,7 +219,7 @@ def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> 
 
 
 def _precision(tensors: Mapping[str, Tensor]) -> str:
-    """The types of the weights, the most frequent first."""
+    """Name the types of the weights, the most frequent first."""
     counts: Counter[str] = Counter()
     for key, value in tensors.items():
         if not key.endswith(TRACKED):
@@ -228,5 +228,5 @@ def _precision(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text from a stranger's file, fit for a terminal and a card: one line, nothing that is not printable."""
+    """Make text from an untrusted file safe for a terminal and a card: one line of printable characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)[:300].strip()

@@ -1,6 +1,6 @@
-"""The network's structure, walked once: each convolution, its shape, and what feeds it.
+"""The network's structure: each convolution, its shape, and the values that feed it.
 
-`walk` is the only walk over the stage table outside model.py. State-dict keys, parameter counts, the costs of
+Outside model.py, only `walk` goes through the stage table. State-dict keys, parameter counts, the costs of
 the layers and the exported ONNX graph are all derived from it.
 """
 
@@ -34,11 +34,11 @@ class Conv(NamedTuple):
     """One convolution of the network."""
 
     name: str
-    """Official name of its block, e.g. "stage1.rebnconvin" or "side1"."""
+    """The official name of its block, e.g. "stage1.rebnconvin" or "side1"."""
     width: int
-    """Number of input channels."""
+    """The number of input channels."""
     out: int
-    """Number of output channels."""
+    """The number of output channels."""
     kernel: int = 3
     dilation: int = 1
     normed: bool = True
@@ -61,22 +61,22 @@ class Conv(NamedTuple):
 
 
 class Operations(Protocol[V]):
-    """The operations of the network on values of any kind: sizes, numbers, names in a graph."""
+    """The operations of the network, which `walk` calls with values of any kind, e.g. sizes or names."""
 
     def conv(self, conv: Conv, x: V) -> V:
-        """A convolution; batch norm and ReLU follow it if `conv.normed`."""
+        """Apply a convolution; batch norm and ReLU follow it if `conv.normed`."""
 
     def pool(self, x: V) -> V:
-        """Maximum of each 2 × 2 pixels; an odd size is rounded up."""
+        """Take the maximum of each 2 × 2 pixels; half of an odd size is rounded up."""
 
     def resize_like(self, x: V, like: V) -> V:
         """Resize to the height and width of `like`."""
 
     def concat(self, *values: V) -> V:
-        """Join along the channels."""
+        """Concatenate values along the channels."""
 
     def add(self, name: str, residual: V, x: V) -> V:
-        """The sum at the end of the stage called `name`."""
+        """Add the residual at the end of the stage called `name`."""
 
 
 def walk(config: U2NetConfig, ops: Operations[V], x: V) -> tuple[V, list[V]]:
@@ -84,7 +84,7 @@ def walk(config: U2NetConfig, ops: Operations[V], x: V) -> tuple[V, list[V]]:
 
     Args:
         config: The config of the network.
-        ops: Called once for each operation.
+        ops: The object whose methods are called, once for each operation.
         x: The value that stands for the input.
 
     Returns:
@@ -144,7 +144,7 @@ class ValueNumbering:
 
 
 class _Numbered:
-    """The operations on value numbers. Pooling and resizing keep the number of what they work on."""
+    """The operations of the network on value numbers; pooling and resizing return their input's number."""
 
     def __init__(self, number: ValueNumbering) -> None:
         self.number = number
@@ -168,10 +168,11 @@ class _Numbered:
 
 
 def convolutions(config: U2NetConfig, number: ValueNumbering | None = None) -> dict[int, Conv]:
-    """The network's convolutions in official order, by the value number of the expression that feeds each.
+    """Return the network's convolutions in official order, by the value number of each one's input.
 
-    An expression is made of the input, convolutions, sums and concatenations. Pooling, resizing, batch norm
-    and ReLU leave it unchanged: the expression without them is still different for each convolution.
+    A value number stands for an expression of the network's input, convolutions, sums and concatenations.
+    Pooling, resizing, batch norm and ReLU do not appear in it, and it is still different for each
+    convolution.
     """
     ops = _Numbered(number or ValueNumbering())
     walk(config, ops, ops.number("input"))
@@ -179,7 +180,7 @@ def convolutions(config: U2NetConfig, number: ValueNumbering | None = None) -> d
 
 
 def official_shapes(config: U2NetConfig) -> Shapes:
-    """The shape of every tensor of the state dict, by its official key and in official order."""
+    """Return the shape of every tensor of the state dict, by official key and in official order."""
     shapes: Shapes = {}
     for conv in convolutions(config).values():
         shapes[f"{conv.key}.weight"] = conv.shape
@@ -269,12 +270,12 @@ Float32: TypeAlias = NDArray[np.float32]
 
 
 class Folded(NamedTuple):
-    """A convolution with the batch norm that follows folded in."""
+    """The weight and bias of a convolution after its batch norm was folded into them."""
 
     weight: Float32
-    """(out, in, height, width)."""
+    """The weight, (out, in, height, width)."""
     bias: Float32
-    """(out,)."""
+    """The bias, (out,)."""
 
 
 def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[str, Folded]:
@@ -282,7 +283,7 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
 
     Args:
         config: The config of the network.
-        state: Its tensors by official key; those of a fused network have no batch norm.
+        state: The network's tensors by official key. A fused network has none for batch norm.
 
     Returns:
         Every convolution in official order, by its official name, e.g. "stage1.rebnconvin" or "side1".
@@ -299,8 +300,9 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
 
 
 def count_parameters(config: U2NetConfig) -> int:
-    """The number of trainable weights of the network."""
+    """Count the trainable parameters of the network."""
     return sum(
-        math.prod(conv.shape) + conv.out * (3 if conv.normed else 1)  # a bias; batch norm: scale and shift
+        # a bias, and batch norm's scale and shift
+        math.prod(conv.shape) + conv.out * (3 if conv.normed else 1)
         for conv in convolutions(config).values()
     )

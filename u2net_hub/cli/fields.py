@@ -67,7 +67,7 @@ def option(name: str, kind: Any, default: object, *declared: str, help: str) -> 
 
 
 def _without_none(kind: Any) -> Any:
-    """The type without `| None`."""
+    """Return the type without `| None`."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
     parts = [part for part in get_args(kind) if part is not NoneType]

@@ -119,7 +119,7 @@ Workers = Annotated[
 
 
 def command_line() -> str:
-    """The command that was given, for records: paths are shortened to the names of their files."""
+    """Return the command that was given, for records, with paths shortened to the names of their files."""
     words = []
     for word in sys.argv[1:]:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
@@ -130,12 +130,12 @@ def command_line() -> str:
 
 
 def tqdm_bar(total: int, unit: str, name: str | None = None) -> tqdm[Any]:
-    """A progress bar, which shows only if a person watches."""
+    """Make a progress bar, which is shown only if a person watches."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, desc=name, disable=not watched())
 
 
 def watched() -> bool:
-    """Whether standard error is a terminal, and warnings are shown."""
+    """Tell whether a person watches: standard error is a terminal, and warnings are shown."""
     return sys.stderr.isatty() and logging.getLogger("u2net_hub").isEnabledFor(logging.WARNING)

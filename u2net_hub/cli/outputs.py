@@ -1,4 +1,4 @@
-"""The rule that every verb follows before it works: what exists is not replaced without --overwrite."""
+"""The rule of every verb: existing files are not replaced without --overwrite."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _check_streams(inputs: Sequence[str], out: str | None, as_json: bool) -> Non
 
 
 def _progress() -> Callable[[FileReport, int], None]:
-    """The function that `run_files` calls with each report. It draws a progress bar if a person watches."""
+    """Return the function that `run_files` calls with each report; it draws a bar if a person watches."""
     from tqdm import tqdm
 
     bar = tqdm(unit="photo", disable=not watched(), delay=0.5)
@@ -173,5 +173,5 @@ def _finish(summary: Summary, as_json: bool) -> None:
 
 
 def _one_line(message: str) -> str:
-    """A message in which control characters of file names are escaped, as in Python."""
+    """Escape the control characters of file names in a message, as Python does."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -87,7 +87,7 @@ def _check_alone(context: typer.Context, out: Path) -> None:
     """Refuse options that --resume would ignore.
 
     Raises:
-        ValueError: There are some.
+        ValueError: Such an option was given.
     """
     given = [
         name
@@ -136,7 +136,7 @@ _RECIPE = [field.name for field in fields(Recipe)]
 
 
 def _train_verb() -> Callable[..., None]:
-    """The verb with an option for each field of `TrainConfig` and `Recipe`, and a few of its own."""
+    """Make the verb `train`, with an option for each field of `TrainConfig` and `Recipe` and a few more."""
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     texts = field_help(TrainConfig)
     parameters = [
@@ -222,7 +222,7 @@ def eval_(
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
-    """What tables and plots call weights or maps: without the folders they lie in.
+    """Make the names of weights or maps in tables and plots: their paths without parent folders.
 
     Raises:
         ValueError: There are no sources, or two would have the same name.
@@ -239,7 +239,7 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
 
 
 def _score_folders(names: Mapping[str, str], out: Path | None, *, overwrite: bool) -> dict[str, Path | None]:
-    """The folder for the scores of each name: --out, or a folder in it for each of several.
+    """Choose the folder for the scores of each name: --out itself, or, with several names, folders in it.
 
     Raises:
         FileExistsError: There are scores already, and they may not be replaced.

@@ -216,7 +216,7 @@ def card(
 
 
 def _is_card(text: str) -> bool:
-    """Whether a README.md is a model card of this library, which `card` brings up to date."""
+    """Tell whether a README.md is a model card of this library, which `card` updates."""
     return "library_name: u2net-hub" in text or "<!-- u2net-hub: begin" in text
 
 
@@ -265,7 +265,7 @@ def push(
 
 
 class _Where(NamedTuple):
-    """Where a push goes, and how, as arguments of `push_to_hub` and `push_space`."""
+    """The target and the manner of a push: the arguments that `push_to_hub` and `push_space` share."""
 
     private: bool | None
     branch: str | None
@@ -341,7 +341,7 @@ def _tell(pushed: Pushed) -> None:
 
 
 def _example(model: str, photo: Path, out: Path) -> Path:
-    """The picture of a card: a photo, its map and its cutout, side by side on white."""
+    """Make the picture of a card: a photo, its map and its cutout, side by side on white."""
     from PIL import Image
 
     from ..imaging import Entry, draw_sheet

@@ -23,26 +23,30 @@ from .report import DEFECTS, DataReport, Finding, write_report
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
-# Spread of the channels up to which a picture is grey, and the level from which it is white.
+# A pixel counts as grey if its channels differ by at most this much.
 _GREY = 16
+# A soft mask should reach at least this level somewhere.
 _WHITE = 250
-# Masks of copies of a photo differ in compression and size by less.
+# Two masks count as equal if their mean absolute error is at most this; compression and size cause less.
 _SAME_MASK = 0.02
 
 
 class _Facts(NamedTuple):
-    """What is kept of a pair; None for what could not be read."""
+    """The facts that are kept about one pair. A fact is None if its file could not be read."""
 
     findings: list[Finding]
     size: tuple[int, int] | None = None
-    """Of the photo, (height, width)."""
+    """The (height, width) of the photo in pixels."""
     digest: bytes | None = None
+    """A hash of the photo's pixels: identical photos have the same."""
     signature: Float32 | None = None
+    """The photo's `duplicates.signature`: similar photos have similar ones."""
     mask: Float32 | None = None
-    """16 × 16."""
+    """The mask as a 16 × 16 thumbnail in [0, 1]."""
     kind: str = ""
+    """The kind of values in the mask: "0 and 255", "soft" or "classes"."""
     foreground: float | None = None
-    """Part of the mask; with classes, what is neither background nor ignored."""
+    """The share of foreground in the mask; with classes, of all that is neither background nor ignored."""
 
 
 def check_dataset(
@@ -58,18 +62,19 @@ def check_dataset(
     """Check every pair of one or several data sets, such as a training set and a test set.
 
     Args:
-        root: Folder or list file, as `find_pairs` takes them; or several, which are compared with each other.
-        images: Folder of the photos.
-        masks: Folder of the masks.
-        classes: Number of classes, for masks of class numbers.
-        out: Folder for report.json, `<data set>_sheet.png` (a sample of pairs) and findings.png (examples).
-        workers: The number of threads that read files; by default one per core.
+        root: A folder or a list file, as for `find_pairs`. Several are also compared with each other.
+        images: The folder of the photos.
+        masks: The folder of the masks.
+        classes: The number of classes, if the masks hold class numbers.
+        out: The folder for report.json, `<data set>_sheet.png` (a sample of pairs) and findings.png
+            (examples).
+        workers: The number of threads that read files; None starts one per core.
         progress: A function that is called with 1 after each pair.
 
     Raises:
         FileNotFoundError: A folder does not exist, or holds no photos.
         PermissionError: A folder may not be listed.
-        ValueError: It is unclear which folder is which, or two files claim one name.
+        ValueError: It is unclear which folder holds the masks, or two files differ only in their suffix.
     """
     roots = [root] if root is None or isinstance(root, str | Path) else list(root)
     names = [name_of(each, images) for each in roots]
@@ -126,7 +131,7 @@ def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
         (h, w), (mask_h, mask_w) = photo.shape[:2], values.shape
         turned = "; turned by EXIF?" if (h, w) == (mask_w, mask_h) else ""
         find("size", pair.image, pair.mask, detail=f"{w} × {h} and {mask_w} × {mask_h}{turned}")
-    if not any(defect == "colour" for defect, _ in defects):  # as grey, colours are any values
+    if not any(defect == "colour" for defect, _ in defects):  # the grey values of a colour mask mean nothing
         defects += _value_defects(values, classes)
     for defect, detail in defects:
         find(defect, pair.mask, detail=detail)
@@ -142,19 +147,19 @@ def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
 
 
 def _storage_defects(picture: Image.Image, classes: int | None) -> Iterator[tuple[str, str]]:
-    """How the file holds the mask."""
+    """Find defects in the way in which the file stores the mask: JPEG, colours, RGB."""
     if picture.format == "JPEG":
         yield "jpeg", ""
     if picture.mode in ("1", "L", "F") or picture.mode.startswith("I") or (classes and picture.mode == "P"):
         return
     colours = np.asarray(picture.convert("RGB")).astype(np.int16)
     spread = int((colours.max(axis=2) - colours.min(axis=2)).max())
-    # JPEG shifts the channels of a grey picture by a little.
+    # JPEG makes the channels of a grey picture differ by a little.
     yield ("colour" if spread > _GREY else "rgb"), f"mode {picture.mode}"
 
 
 def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, str]]:
-    """What the mask says, as numbers."""
+    """Find defects in the values of the mask, such as wrong classes or no foreground."""
     there = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     low, high = int(there[0]), int(there[-1])
     if classes is not None:
@@ -176,7 +181,7 @@ def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, st
 
 
 def _duplicates(jobs: Sequence[tuple[str, Pair]], facts: Sequence[_Facts]) -> Iterator[Finding]:
-    """The same photo in several places: to the pixel, or nearly."""
+    """Find photos that are there several times, with equal pixels or nearly the same."""
     same: dict[bytes, list[int]] = defaultdict(list)
     for i, each in enumerate(facts):
         if each.digest is not None:

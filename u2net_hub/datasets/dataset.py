@@ -1,4 +1,4 @@
-"""A data set of photos with masks: pairs by index, and splits that keep duplicates together."""
+"""A data set of photos with masks, with access by index and splits that keep duplicates together."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ class Sample(NamedTuple):
     image: UInt8
     """RGB (H, W, 3)."""
     gt: UInt8
-    """Grey (H, W), 0 background, 255 object, soft in between; class numbers for a data set with classes."""
+    """The mask, grey (H, W): 0 is background, 255 is object, values between are soft edges. A data set with
+    classes holds class numbers instead."""
 
 
 class SaliencyDataset:
-    """Photos and masks of a folder or a list file, decoded when asked for.
+    """The photos and masks of a folder or a list file. A pair is decoded when it is asked for.
 
-    `len(dataset)`, `dataset[i]` and iteration give `Sample`s, so a torch DataLoader takes it too.
+    `dataset[i]` and iteration give a `Sample`, and `len(dataset)` is the number of pairs, so a torch
+    DataLoader accepts the data set.
 
     Args:
-        root: Folder or list file, as in `find_pairs`.
-        images: Folder of the photos.
-        masks: Folder of the masks.
-        classes: Number of classes; then masks hold class numbers 0 … classes − 1 (and 255, to be ignored)
-            in the place of 0 … 255.
-        name: What to call it in results; by default after the folder.
+        root: A folder or a list file, as for `find_pairs`.
+        images: The folder of the photos.
+        masks: The folder of the masks.
+        classes: The number of classes, if the masks hold class numbers: 0 … classes − 1, and 255 for pixels
+            that are ignored.
+        name: The name of the data set in results; by default the name of its folder.
 
     Raises:
-        FileNotFoundError: a folder or a mask is not there.
-        ValueError: it is unclear which folder is which, or two files claim one name.
+        FileNotFoundError: A folder or a mask does not exist.
+        ValueError: It is unclear which folder holds the masks, or two files differ only in their suffix.
     """
 
     def __init__(
@@ -72,8 +74,8 @@ class SaliencyDataset:
         """Decode one pair.
 
         Raises:
-            OSError: a file cannot be opened.
-            ValueError: a file is damaged, photo and mask differ in size, or the mask has a class too many.
+            OSError: A file cannot be opened.
+            ValueError: A file is damaged, photo and mask differ in size, or the mask has an unknown class.
         """
         name, image_path, _ = self.pairs[index]
         mask_path = self.mask_path(index)
@@ -81,12 +83,12 @@ class SaliencyDataset:
         if image.shape[:2] != gt.shape:
             raise ValueError(
                 f"{mask_path} is {gt.shape[1]} × {gt.shape[0]} but {image_path} is {image.shape[1]} × "
-                f"{image.shape[0]}, expected one size; to see all such pairs: u2net check-data"
+                f"{image.shape[0]}, expected equal sizes; to see all such pairs: u2net check-data"
             )
         return Sample(name, image, gt)
 
     def mask_path(self, index: int) -> Path:
-        """The file of a pair's mask; there always is one."""
+        """Return the file of a pair's mask; every pair of a data set has one."""
         path = self.pairs[index].mask
         if path is None:
             raise FileNotFoundError(f"no mask for {self.pairs[index].image}")
@@ -99,22 +101,23 @@ class SaliencyDataset:
         return f"SaliencyDataset({self.name!r}, {len(self)} pairs)"
 
     def subset(self, indices: Iterable[int]) -> SaliencyDataset:
-        """The pairs at these places, in that order."""
+        """Return a data set of the pairs at these indices, in this order."""
         chosen = object.__new__(type(self))
         chosen.__dict__.update(self.__dict__)
         chosen.pairs = [self.pairs[i] for i in indices]
         return chosen
 
     def split(self, held_out: int | float, *, seed: int = 0) -> tuple[SaliencyDataset, SaliencyDataset]:
-        """Shuffle and divide into (rest, held out); copies of one photo stay on one side.
+        """Divide the pairs at random into (rest, held out); all copies of a photo go to the same part.
 
         Args:
-            held_out: How many pairs to hold out, or, below 1, which part of them. Met to within the size of
-                a group of duplicates.
-            seed: The same seed gives the same split of the same files, on any machine.
+            held_out: The number of pairs to hold out, or, if below 1, their share of all pairs. The result
+                can differ from it by less than the size of a group of duplicates.
+            seed: The seed of the random order. The same seed splits the same files in the same way on any
+                machine.
 
         Raises:
-            ValueError: nothing would be left on one of the sides.
+            ValueError: One of the two parts would be empty.
         """
         wanted = round(held_out * len(self)) if 0 < held_out < 1 else int(held_out)
         if not 0 < wanted < len(self):
@@ -139,7 +142,7 @@ class SaliencyDataset:
 
 
 def name_of(root: str | Path | None, images: str | Path | None) -> str:
-    """What a data set is called after its place."""
+    """Return the default name of a data set, which comes from its folder or list file."""
     if root is not None:
         path = Path(root).resolve()
         return path.name if path.is_dir() else path.stem

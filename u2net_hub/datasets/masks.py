@@ -1,4 +1,4 @@
-"""Read photos and masks as the arrays that training and scoring work on."""
+"""Read photos and masks as arrays for training and scoring."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +13,13 @@ from PIL import Image, ImageOps
 
 from .. import imaging as im
 
-if TYPE_CHECKING:
-    pass
-
-
 UInt8 = npt.NDArray[np.uint8]
 
-# What Pillow may open as a mask: nothing that starts another program, as EPS does.
+# Pillow may open only these formats as masks. Others, such as EPS, start another program.
 _MASK_FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
-# What its decoders raise at damaged files, besides UnidentifiedImageError, which is an OSError.
+# The errors of Pillow's decoders for damaged files. UnidentifiedImageError is an OSError.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-# Transparent photos are shown to the network on white, as `image.preprocess` does.
+# The network sees transparent photos on white, as in `imaging.preprocess`.
 BACKGROUND = (255, 255, 255)
 
 
@@ -32,18 +27,18 @@ def read_image(path: Path) -> UInt8:
     """Decode a photo as the network sees it: RGB (H, W, 3), upright, on white where it is transparent.
 
     Raises:
-        ValueError: the file is no picture, or damaged.
-        OSError: the file cannot be opened.
+        ValueError: The file is not a picture, or it is damaged.
+        OSError: The file cannot be opened.
     """
     return np.asarray(im.load(path).on(BACKGROUND))
 
 
 def read_mask(path: Path, *, classes: int | None = None) -> UInt8:
-    """Decode a mask: grey (H, W) of 0 … 255, or class numbers where `classes` says how many there are.
+    """Decode a mask (H, W): grey values 0 … 255, or class numbers if the number of `classes` is given.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is damaged, or holds a class number that is neither below `classes` nor 255 (ignored).
+        OSError: The file cannot be opened.
+        ValueError: The file is damaged, or holds a class that is neither below `classes` nor 255 (ignored).
     """
     with open_mask(path) as picture:
         values = mask_values(picture, classes=classes)
@@ -57,7 +52,7 @@ def read_mask(path: Path, *, classes: int | None = None) -> UInt8:
 
 
 def mask_values(picture: Image.Image, *, classes: int | None = None) -> UInt8:
-    """A decoded mask as `read_mask` gives it, unchecked."""
+    """Return the values of a decoded mask, as `read_mask` does, but without a check of the classes."""
     deep = picture.mode.startswith("I;16")
     if classes is not None:  # the index into a palette is the class
         values = np.asarray(picture if deep or picture.mode in ("1", "L", "P") else picture.convert("L"))
@@ -70,11 +65,11 @@ def mask_values(picture: Image.Image, *, classes: int | None = None) -> UInt8:
 
 @contextmanager
 def open_mask(path: Path) -> Iterator[Image.Image]:
-    """Open and fully decode a mask, in the mode it has; a failure names the file.
+    """Open and fully decode a mask without changing its mode.
 
     Raises:
-        ValueError: the file is no picture, or damaged.
-        OSError: the file cannot be opened.
+        ValueError: The file is not a picture, or it is damaged; the message names it.
+        OSError: The file cannot be opened.
     """
     with open(path, "rb") as file:
         try:
@@ -87,6 +82,6 @@ def open_mask(path: Path) -> Iterator[Image.Image]:
 
 
 FOREGROUND = 128
-"""The ground truth is foreground from here: ½ of 8 bits."""
+"""A pixel of the ground truth is foreground if its 8-bit value is at least this."""
 IGNORED = 255
-"""The class number of pixels that count for no class."""
+"""The class number of pixels that training and scoring leave out."""

@@ -1,4 +1,4 @@
-"""Which photo belongs to which mask: the layouts in which the field's data sets come, as lists of files."""
+"""Find out which mask belongs to which photo, in the folder layouts that published data sets use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()  # noqa: SIM905
-)
-"""What counts as a picture in a folder, in lower case."""
+from ..imaging import IMAGE_SUFFIXES
 
-# The words in the names of folders: DUTS-TR-Image, imgs, im_aug; DUTS-TR-Mask, pixelwiseGT-new-PNG, gt_aug.
+# A folder's name is split into words, which tell what it holds: photos in DUTS-TR-Image, imgs and im_aug;
+# masks in DUTS-TR-Mask, pixelwiseGT-new-PNG and gt_aug.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IMAGE_WORDS = {
     "image",
@@ -34,51 +32,53 @@ _MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt")
 
 
 class Pair(NamedTuple):
-    """A photo and its mask, as files."""
+    """The files of a photo and its mask."""
 
     name: str
-    """The photo's path inside its folder without the suffix, with forward slashes: one per data set."""
+    """The photo's path inside its folder, with forward slashes and without the suffix. It is unique in a data
+    set."""
     image: Path
     mask: Path | None
-    """None where there is no file of that stem."""
+    """The file of the mask; None if no mask has the photo's stem."""
 
 
 class Pairing(NamedTuple):
     """The pairs of a data set, and the masks that belong to no photo."""
 
     pairs: list[Pair]
-    """One per photo, sorted by name."""
+    """One pair for each photo, sorted by name."""
     orphans: list[Path]
-    """Masks without a photo."""
+    """The masks without a photo."""
     mask_folder: Path | None
-    """None for a list of pairs."""
+    """The folder of the masks; None if a list file names every pair."""
 
 
 def find_pairs(
     root: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None
 ) -> list[Pair]:
-    """Pair the photos of a data set with its masks, by stem; sorted by name.
+    """Find the mask of each photo of a data set by its stem, the file name without the suffix.
 
     Args:
         root: One of
 
-            - a folder with one subfolder of photos and one of masks, under the names that the field's sets
-              use: images/ + masks/, im/ + gt/, imgs/ + gt/, images/ + ground_truth_mask/, DUTS-TR-Image/ +
+            - a folder with one subfolder of photos and one of masks, with names as in published data sets:
+              images/ + masks/, im/ + gt/, imgs/ + gt/, images/ + ground_truth_mask/, DUTS-TR-Image/ +
               DUTS-TR-Mask/, DUT-OMRON-image/ + pixelwiseGT-new-PNG/ …;
-            - a folder with both kinds of files together: 1.jpg beside 1.png, or 1.png beside 1_mask.png;
-            - a list file: a photo and its mask per line, relative to the list; or only a name per line,
-              which chooses from the folder that the list lies in (or from `images` and `masks`).
-        images: The folder of the photos, where it has another name; relative to `root`, or else as it is.
-        masks: The folder of the masks, likewise.
+            - a folder that holds photos and masks together: 1.jpg beside 1.png, or 1.png beside 1_mask.png;
+            - a list file. Each line names a photo and its mask, relative to the list; or each line is only a
+              name, which selects a pair from the list's folder (or from `images` and `masks`).
+        images: The folder of the photos, if its name is another one; relative to `root` or to the working
+            directory.
+        masks: The folder of the masks, if its name is another one; relative as for `images`.
 
     Returns:
-        A pair for each photo; `mask` is None where there is none. Masks without a photo are left out:
-        `check_dataset` names them.
+        One pair for each photo, sorted by name; `mask` is None if there is no mask. Masks without a photo are
+        left out; `check_dataset` reports them.
 
     Raises:
         FileNotFoundError: A folder or a listed file does not exist, or a folder holds no photos.
         PermissionError: A folder may not be listed.
-        ValueError: it is unclear which folder is which, or two files claim one name.
+        ValueError: It is unclear which folder holds the masks, or two files differ only in their suffix.
     """
     return pair_files(root, images=images, masks=masks).pairs
 
@@ -100,11 +100,11 @@ def pair_files(
 
 
 def pictures_by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures in a folder and below it; keys are paths inside it without the suffix.
+    """Find the pictures in a folder and its subfolders, by their path inside it without the suffix.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: two files have one stem.
+        FileNotFoundError: The folder does not exist.
+        ValueError: Two files differ only in their suffix.
     """
     inside = sorted(
         Path(where, name).relative_to(folder)
@@ -118,7 +118,7 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _pair_layout(root: Path, images: str | Path | None, masks: str | Path | None) -> Pairing:
-    """Tell photos and masks by the names of their folders; one of the two may be given."""
+    """Find the folders of photos and masks by their names, unless the caller names them."""
     inside = sorted(path for path in root.iterdir() if not _is_hidden(path.name))
     folders = [path for path in inside if path.is_dir()]
     mask_folders = [path for path in folders if _words(path) & _MASK_WORDS]
@@ -132,7 +132,7 @@ def _pair_layout(root: Path, images: str | Path | None, masks: str | Path | None
     if images is None and masks is None:
         if any(_is_picture(path) for path in inside):
             return _pair_mixed(root)
-        if len(folders) == 1:  # DUTS-TR/DUTS-TR/…, as archives unpack
+        if len(folders) == 1:  # an unpacked archive often has a folder in a folder: DUTS-TR/DUTS-TR/…
             return _pair_layout(folders[0], None, None)
     raise ValueError(
         f"cannot tell photos and masks in {root}: it holds the folders {[p.name for p in folders[:12]]}, "
@@ -149,7 +149,7 @@ def _pair_folders(image_folder: Path, mask_folder: Path) -> Pairing:
 
 
 def _pair_mixed(folder: Path) -> Pairing:
-    """Photos and masks in one folder: 1.jpg with 1.png as in MSRA10K, or 1.png with 1_mask.png."""
+    """Pair the files of a folder with both kinds: 1.jpg with 1.png (MSRA10K), or 1.png with 1_mask.png."""
     files = sorted(path for path in folder.iterdir() if _is_picture(path))
     masks = [path for path in files if path.stem.lower().endswith(_MASK_ENDINGS)]
     if not masks and any(path.suffix.lower() in (".jpg", ".jpeg") for path in files):
@@ -207,7 +207,7 @@ def _pair_list(path: Path, images: str | Path | None, masks: str | Path | None) 
 
 
 def _columns(line: str) -> list[str]:
-    """Split at tabs, else at commas, else at blanks; quotes keep a name with blanks together."""
+    """Split a line at tabs, else at commas, else at spaces; quotes protect a name that contains spaces."""
     mark = next((mark for mark in "\t," if mark in line), " ")
     row = next(csv.reader([line.strip()], delimiter=mark, skipinitialspace=True))
     return [column.strip() for column in row if column.strip()]
@@ -252,7 +252,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _inside(root: Path, folder: str | Path) -> Path:
-    """A folder named relative to the data set, or else to where the user is."""
+    """Find a folder whose path is relative to the data set or, failing that, to the working directory."""
     return _folder(root / folder if (root / folder).is_dir() or not Path(folder).is_dir() else Path(folder))
 
 
@@ -261,7 +261,7 @@ def _words(folder: Path) -> set[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    """What file managers and archives leave behind."""
+    """Tell whether file managers or archives made this file: .DS_Store, __MACOSX."""
     return name.startswith((".", "__MACOSX"))
 
 

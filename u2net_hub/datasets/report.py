@@ -1,4 +1,4 @@
-"""What a check of a data set reports: the kinds of defects, the findings, the text and the contact sheets."""
+"""The report of a data set's check: the kinds of defects, the findings, the text and the contact sheets."""
 
 from __future__ import annotations
 
@@ -36,20 +36,23 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
     "jpeg": ("warning", "mask stored as JPEG, which blurs its edges"),
     "rgb": ("warning", "grey mask stored in colour channels"),
 }
-"""The defects that are looked for, in the order of reports: the level and the meaning of each."""
+"""The defects that a check looks for, in the order of reports, each with its level and its meaning."""
 
 _SHEET_PAIRS = 24
 _SHEET_EACH = 6
 
 
 class Finding(NamedTuple):
-    """One defect."""
+    """One defect that was found in one or several files."""
 
     defect: str
-    """One of `DEFECTS`."""
+    """The kind of defect: a key of `DEFECTS`."""
     dataset: str
+    """The name of the data set; several names for a photo in several sets."""
     files: tuple[str, ...]
+    """The paths of the files concerned."""
     detail: str = ""
+    """More about the defect, in words; may be empty."""
 
     @property
     def level(self) -> Level:
@@ -63,7 +66,8 @@ class DataReport:
 
     findings: Sequence[Finding]
     statistics: Mapping[str, Mapping[str, object]]
-    """For each data set: number of complete pairs, sizes in pixels, share of foreground, kinds of files."""
+    """For each data set: the number of complete pairs, the sizes in pixels, the share of foreground, and the
+    kinds of files."""
 
     @property
     def errors(self) -> list[Finding]:

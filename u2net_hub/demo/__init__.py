@@ -1,4 +1,4 @@
-"""The Gradio app, and the Space that it is pushed to."""
+"""The demo: a Gradio app, and the Hugging Face Space that runs it."""
 
 import lazy_loader
 

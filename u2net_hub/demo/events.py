@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Sent: TypeAlias = "Mapping[str, object]"
-"""A file from Gradio: "path" is where it lies, "orig_name" its name on the visitor's machine."""
+"""A file from Gradio: "path" is its path on the server, "orig_name" its name on the visitor's machine."""
 Facts: TypeAlias = dict[str, object]
 
 MAX_FILES = 30
@@ -124,7 +124,7 @@ class Tabs:
         if edges not in get_args(Edges):
             raise ValueError(f"unknown edges {str(edges)[:40]!r}, expected one of {list(get_args(Edges))}")
         look = functools.partial(_finished, behind=behind, threshold=level, crop=bool(crop), edges=edges)
-        return self._cut(answer, name, look, bool(crop))
+        return self._cut(answer, name, look, crop=bool(crop), edges=edges)
 
     @polite
     def compare(
@@ -254,15 +254,21 @@ class Tabs:
         Returns the PNG, and facts as for cutout.
         """
         name, read = self._read(photo)
-        return self._cut(self.models.run(str(model), read), name, _finished, False)
+        return self._cut(self.models.run(str(model), read), name, _finished)
 
     def _cut(
-        self, answer: Answer, name: str, look: Callable[[SaliencyResult], Image.Image], crop: bool
+        self,
+        answer: Answer,
+        name: str,
+        look: Callable[[SaliencyResult], Image.Image],
+        *,
+        crop: bool = False,
+        edges: Edges = "sharp",
     ) -> Cut:
         result, small = answer.result(), answer.result(PREVIEW)
         file = self._new_file(f"{safe_stem(name)}_cutout.png")
         file.write_bytes(encode(look(result), "png"))
-        before = _cropped(small.photo.on((255, 255, 255)), small, crop)
+        before = _cropped(small.photo.on((255, 255, 255)), small, crop, edges)
         after = look(small)
         facts = answer.facts()
         return Cut(str(file), facts, (before, after), _words(facts))
@@ -314,11 +320,11 @@ def _finished(
         picture = result.cutout(threshold, edges=edges)
     else:
         picture = result.over(behind, threshold, edges=edges)
-    return _cropped(picture, result, crop)
+    return _cropped(picture, result, crop, edges)
 
 
-def _cropped(picture: Image.Image, result: SaliencyResult, crop: bool) -> Image.Image:
-    box = result.bbox() if crop else None
+def _cropped(picture: Image.Image, result: SaliencyResult, crop: bool, edges: Edges) -> Image.Image:
+    box = result.bbox(edges=edges) if crop else None
     return picture if box is None else picture.crop(box)
 
 

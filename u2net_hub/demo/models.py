@@ -98,12 +98,12 @@ class Answer(NamedTuple):
     """Seconds that the network took when it first saw this photo."""
 
     def result(self, longest: int | None = None) -> SaliencyResult:
-        """The result in the size of the photo, or with at most `longest` pixels on its longest side."""
+        """Make the result in the size of the photo, or with at most `longest` pixels on its longest side."""
         photo = self.photo if longest is None else shrink(self.photo, longest)
         return SaliencyResult(photo, self.model.pipeline.config, *self.maps)
 
     def facts(self) -> dict[str, object]:
-        """The facts beside the pictures, for the page and the API."""
+        """Return the facts that the page and the API give with the pictures."""
         result = self.result()
         height, width = result.size
         return {

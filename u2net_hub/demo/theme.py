@@ -29,7 +29,7 @@ _EMBER = gr.themes.Color(
 
 
 def theme() -> gr.themes.Base:
-    """The theme: ink on paper with one warm accent, and the same on charcoal in dark mode."""
+    """Make the theme: dark text on a light page with one warm accent colour; in dark mode a charcoal page."""
     return gr.themes.Base(
         primary_hue=_EMBER,
         secondary_hue=_EMBER,

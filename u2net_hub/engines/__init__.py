@@ -1,4 +1,4 @@
-"""What runs the network: torch, ONNX Runtime and OpenVINO; export and int8 quantisation."""
+"""Run the network in torch, ONNX Runtime or OpenVINO; export it and quantise it to int8."""
 
 import lazy_loader
 

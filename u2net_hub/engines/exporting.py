@@ -49,19 +49,19 @@ def export(
 ) -> Path:
     """Write a network as a file that runs without this library and without torch.
 
-    The file's input is "input", float32 (batch, channels, height, width) as `imaging.preprocess` makes it, of
-    any batch size and any size from 33 px. Its outputs are "saliency" and, on request, "side1" … "side6",
-    each float32 (batch, out, height, width) after the sigmoid or softmax. Its metadata holds the names, the
-    preprocessing, the config and the smallest size. The file is written only if its maps differ from torch's
-    by at most 1e-3, at two sizes and two batch sizes.
+    The file's input is called "input": float32 (batch, channels, height, width) as `imaging.preprocess` makes
+    it, with any batch size and sides from 33 px. Its outputs are called "saliency" and, on request, "side1" …
+    "side6": float32 (batch, out, height, width) after the sigmoid or softmax. Its metadata holds the names of
+    the outputs, the preprocessing, the config and the smallest size. The file is written only if its maps
+    differ from torch's by at most 1e-3, at two sizes and two batch sizes.
 
     Args:
         source: A U2Net, or what `U2Net.from_pretrained` takes.
         out: The file to write: .onnx, or .xml, which gets a .bin file beside it.
-        format: "onnx" or "openvino"; None: by the suffix of `out`.
+        format: "onnx" or "openvino". None takes the format that belongs to the suffix of `out`.
         side_outputs: Whether the file also has the six side outputs.
-        precision: "exact", float32, which OpenVINO can run as "fast" too; "int8", for OpenVINO, calibrated
-            on photos. The difference of int8 maps from torch's is logged and has no limit.
+        precision: "exact" writes float32, which OpenVINO can also run as "fast". "int8" is for OpenVINO and
+            is calibrated on photos; the difference of its maps from torch's is logged and has no limit.
         data: For "int8", a folder of photos or a data set that is like the photos of later use.
         overwrite: Whether an existing file may be replaced.
 
@@ -143,7 +143,7 @@ def check_exported(
 def _check_request(
     out: Path, format: ExportFormat | None, precision: Precision, data: str | Path | None
 ) -> ExportFormat:
-    """The format of a request; raises as `export` does if the request is invalid."""
+    """Return the format of a requested export; raise as `export` does if the request is invalid."""
     if format is not None and format not in get_args(ExportFormat):
         raise ValueError(f"unknown format {format!r}, expected one of {list(get_args(ExportFormat))}")
     by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
@@ -187,7 +187,7 @@ def _write_openvino(
 
 
 def _scenes(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Inputs that show a disc on a ground of another colour: in noise, networks would find no object."""
+    """Make inputs that show a disc on a background of another colour; in noise, networks find no object."""
     _, channels, height, width = shape
     y, x = np.mgrid[:height, :width]
     scenes = rng.normal(0, 0.1, shape)

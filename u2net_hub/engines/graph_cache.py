@@ -61,7 +61,7 @@ class _KeptGraph(NamedTuple):
 
 
 def kept_graph(source: U2Net | Source) -> _KeptGraph:
-    """The graph of a network with all its outputs.
+    """Return the graph of a network with all its outputs.
 
     A graph that is built from a file of weights is kept in the cache folder for the next time.
     """
@@ -94,7 +94,7 @@ def _build(config: U2NetConfig, state: dict[str, NDArray[Any]]) -> bytes:
 
 
 def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArray[Any]]]]:
-    """The config of a file of weights, and a function that reads its tensors, without torch if possible."""
+    """Return a weights file's config and a function that reads its tensors, without torch if possible."""
     from safetensors import SafetensorError, safe_open
 
     if source.format == "safetensors":
@@ -117,7 +117,7 @@ def _tensors(source: Source) -> tuple[U2NetConfig, Callable[[], dict[str, NDArra
 
 
 def _read_kept(path: Path) -> bytes | None:
-    """The content of a kept graph; None if it is missing or differs from what was written."""
+    """Read a kept graph; None if it is missing or differs from what was written."""
     try:
         graph = path.read_bytes()
         said = path.with_name(f"{path.name}.sha256").read_bytes()
@@ -127,7 +127,7 @@ def _read_kept(path: Path) -> bytes | None:
 
 
 def choose_outputs(names: list[str], side_outputs: bool) -> list[str]:
-    """The names of the outputs to calculate: all of a graph's outputs, or the first one only."""
+    """Return the names of the outputs to compute: all of a graph's outputs, or only the first one."""
     if not side_outputs:
         return names[:1]
     if len(names) == 1:

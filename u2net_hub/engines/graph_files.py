@@ -1,4 +1,4 @@
-"""The metadata in exported files, the runtimes that read these files, and what they say when they fail."""
+"""Read the metadata of exported files, import the runtimes that open them, and explain their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..config import U2NetConfig
 
 
 def config_inside(path: Path) -> U2NetConfig | None:
-    """The config in the metadata of an .onnx file that `export` made; None for any other file.
+    """Read the config from an .onnx file that `export` made; None for any other file.
 
     Raises:
         ValueError: The metadata has an entry for the config, but the entry is no valid config.
@@ -21,7 +21,7 @@ def config_inside(path: Path) -> U2NetConfig | None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of an .onnx file; an empty dict if onnx cannot parse the file.
+    """Read the metadata of an .onnx file; the result is an empty dict if onnx cannot parse the file.
 
     Raises:
         ValueError: onnx is not installed, and ONNX Runtime cannot open the file.
@@ -46,7 +46,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def outputs_inside(metadata: Mapping[str, str], path: Path) -> list[str]:
-    """The names of a graph's outputs, as its metadata lists them.
+    """Read the names of a graph's outputs from its metadata.
 
     Raises:
         ValueError: The metadata does not list them.
@@ -85,7 +85,7 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 
 def refused_graph(path: Path | None, runtime: str, error: Exception) -> ValueError | RuntimeError:
-    """The exception to raise when a runtime cannot open a graph.
+    """Make the exception to raise when a runtime cannot open a graph.
 
     Args:
         path: The exported file; None if the graph was built from weights, which is no fault of the user.
@@ -104,6 +104,6 @@ def refused_graph(path: Path | None, runtime: str, error: Exception) -> ValueErr
 
 
 def one_line(error: Exception, longest: int = 300) -> str:
-    """The message of an exception as one line of limited length."""
+    """Shorten the message of an exception to one line of limited length."""
     text = " ".join(str(error).split())
     return text if len(text) <= longest else f"{text[:longest]}…"

@@ -1,7 +1,7 @@
-"""The network as an ONNX graph, built from its structure in well under a second and without torch.
+"""Build the network as an ONNX graph, in well under a second and without torch.
 
-ONNX Runtime and OpenVINO both read it. Batch norm is folded into the convolutions, the activation is inside,
-batch, height and width are free. Each convolution's node has the convolution's official name.
+ONNX Runtime and OpenVINO both read the graph. Batch norm is folded into the convolutions, and the graph
+includes the activation. Batch, height and width are free. The node of each convolution has its official name.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ OPSET = 18
 INPUT_NAME = "input"
 OUTPUT_NAME = "saliency"
 SMALLEST = 33
-"""Side in pixels from which an exported graph is held to torch; below it some engines pool differently."""
+"""The smallest side in pixels for which an exported graph promises torch's maps; below it, some engines pool
+differently."""
 
-_IR_VERSION = 8  # what ONNX Runtime reads since 1.12
+_IR_VERSION = 8  # ONNX Runtime reads it since version 1.12
 
 
 def build_graph(
@@ -33,17 +34,17 @@ def build_graph(
     side_outputs: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
-    """The ONNX model of a network.
+    """Build the ONNX model of a network.
 
-    Its input is "input", float32 (batch, channels, height, width), as `image.preprocess` makes it; its
-    outputs are "saliency" and, on request, "side1" …, each float32 (batch, out, height, width) after the
-    activation.
+    The input is called "input": float32 (batch, channels, height, width), as `imaging.preprocess` makes it.
+    The outputs are called "saliency" and, on request, "side1" …: float32 (batch, out, height, width) after
+    the activation.
 
     Args:
-        config: of the network; it goes into the metadata, as config.json.
-        convs: as `fold` gives them.
-        side_outputs: the six side outputs too.
-        metadata: more entries for the metadata.
+        config: The config of the network. The metadata contains it in the form of config.json.
+        convs: The folded convolutions by their official names, as `fold` returns them.
+        side_outputs: Whether the model also has the side outputs.
+        metadata: More entries for the metadata.
 
     Raises:
         ImportError: onnx is not installed.
@@ -88,7 +89,7 @@ def build_graph(
 
 
 def _preprocessing(config: U2NetConfig) -> str:
-    """What the config says of it, in words for people who hold nothing but the file."""
+    """Describe the preprocessing in words, for people who have only the exported file."""
     height, width = config.input_size
     divisor = "the maximum of the image" if config.scale == "image_max" else "255"
     return (
@@ -98,12 +99,12 @@ def _preprocessing(config: U2NetConfig) -> str:
 
 
 def output_names(config: U2NetConfig) -> list[str]:
-    """Names of all outputs: fused, then the sides, fine to coarse."""
+    """List the names of all outputs: the fused map first, then the side outputs from fine to coarse."""
     return [OUTPUT_NAME, *(f"side{i}" for i in range(1, (len(config.table) + 1) // 2 + 1))]
 
 
 class _GraphBuilder:
-    """The network's operations on the names of ONNX values; it collects nodes and tensors."""
+    """The operations of the network for `walk`: each adds nodes and returns the name of its ONNX value."""
 
     def __init__(self, convs: Mapping[str, Folded]) -> None:
         from onnx import helper, numpy_helper
@@ -116,7 +117,7 @@ class _GraphBuilder:
     def node(
         self, op: str, *inputs: str, name: str | None = None, value: str | None = None, **attributes: Any
     ) -> str:
-        """Add a node; returns the name of the value that it makes."""
+        """Add a node and return the name of its output value."""
         name = name or f"{op}_{len(self.nodes)}"
         value = value or f"{name}.out"
         self.nodes.append(self._make_node(op, [*inputs], [value], name=name, **attributes))
@@ -141,10 +142,10 @@ class _GraphBuilder:
         return self.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
 
     def resize_like(self, x: str, like: str) -> str:
-        """Bilinear to the height and width of another value."""
+        """Resize bilinearly to the height and width of another value."""
         batch = self.node("Shape", x, start=0, end=2)
         size = self.node("Concat", batch, self.node("Shape", like, start=2, end=4), axis=0)
-        # corners are not aligned
+        # "half_pixel" is align_corners=False in torch
         return self.node(
             "Resize", x, "", "", size, mode="linear", coordinate_transformation_mode="half_pixel"
         )

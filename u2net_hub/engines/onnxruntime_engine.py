@@ -1,4 +1,4 @@
-"""Networks in ONNX Runtime."""
+"""The engine that runs networks in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OnnxRuntimeEngine:
     Args:
         source: A network, weights, or an .onnx file that `export` made.
         device: "cpu", "cuda", "cuda:1", "coreml", "dml" (DirectML), or "auto" for the CPU, in any case.
-        precision: "exact". "fast" gives the same, with a warning, since this engine calculates in float32.
+        precision: "exact" is float32. "fast" also runs in float32, with a warning.
 
     Raises:
         ImportError: onnxruntime or onnx is not installed.
@@ -77,7 +77,7 @@ class OnnxRuntimeEngine:
             ) from e
 
     def _open(self, threads: int) -> Any:
-        """A session that uses so many threads for each run."""
+        """Open a session that uses this number of threads for each run."""
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -95,7 +95,7 @@ class OnnxRuntimeEngine:
 
 
 def _find_providers(device: str, available: list[str]) -> tuple[str, list[tuple[str, dict[str, int]]]]:
-    """The device's name in lower case, and ONNX Runtime's providers for it, the preferred one first."""
+    """Return the device's name in lower case, and ONNX Runtime's providers for it, the preferred first."""
     name = str(device).lower()
     kind, colon, index = name.partition(":")
     on_cpu: tuple[str, dict[str, int]] = ("CPUExecutionProvider", {})
@@ -104,7 +104,7 @@ def _find_providers(device: str, available: list[str]) -> tuple[str, list[tuple[
     if kind not in _PROVIDERS:
         raise ValueError(
             f"device {device!r} is unknown to engine 'onnxruntime', expected 'auto', 'cpu', "
-            f"{', '.join(map(repr, _PROVIDERS))} or 'cuda:1'; engine 'torch' may have it"
+            f"{', '.join(map(repr, _PROVIDERS))} or 'cuda:1'; engine 'torch' may support it"
         )
     if colon and not (index.isdecimal() and kind != "coreml"):
         raise ValueError(f"device {device!r} has no valid number, expected e.g. 'cuda:1'")

@@ -89,7 +89,7 @@ def open_engine(
 
 
 def _is_exported(source: Source) -> bool:
-    """Whether `export` made the file; only the weights are read from other .onnx files."""
+    """Tell whether `export` made the file. Of other .onnx files, only the weights are read."""
     if source.format == "xml":
         return True
     if source.format != "onnx":
@@ -109,7 +109,7 @@ def _load(source: Source) -> U2Net:
 def _choose(
     engine: EngineName, device: str, precision: Precision, exported: Source | None, too_small: bool
 ) -> EngineName:
-    """The engine to use: the requested one if it can run the source; for "auto" the fastest that can."""
+    """Choose the engine: the requested one if it can run the source, or for "auto" the fastest that can."""
     able: tuple[EngineName, ...] = _RANKED[precision]
     if exported is not None:
         able = ("openvino",) if exported.format == "xml" else ("onnxruntime", "openvino", "torch")
@@ -120,7 +120,7 @@ def _choose(
     if engine != "auto":
         if engine not in able:
             raise ValueError(
-                f"engine {engine!r} cannot do precision {precision!r} of "
+                f"engine {engine!r} has no precision {precision!r} for "
                 f"{exported.name if exported else 'this source'}, expected one of {list(able)}"
             )
         return engine
@@ -138,18 +138,18 @@ def _choose(
 
 
 def _is_installed(name: EngineName, builds: bool) -> bool:
-    """Whether the engine is installed, and also onnx if a graph has to be built."""
+    """Tell whether the engine is installed and, if a graph has to be built, whether onnx is installed."""
     return find_spec(name) is not None and (not builds or find_spec("onnx") is not None)
 
 
 def _is_too_small(source: U2Net | Source) -> bool:
-    """Whether the network's input is too small for a graph."""
+    """Tell whether the network's input is too small for a graph."""
     config = source.config() if isinstance(source, Source) else source.config
     return config is not None and min(config.input_size) < SMALLEST
 
 
 def _has_gpu() -> bool:
-    """Whether torch has a GPU; torch is imported only if the machine may have one."""
+    """Tell whether torch has a GPU; torch is imported only if the machine may have one."""
     maybe = sys.platform == "darwin" or os.path.exists("/proc/driver/nvidia") or shutil.which("nvidia-smi")
     if not maybe:
         return False

@@ -1,4 +1,4 @@
-"""Networks in OpenVINO."""
+"""The engine that runs networks in OpenVINO."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class OpenVinoEngine:
     Args:
         source: A network, weights, or an .onnx or .xml file that `export` made.
         device: "cpu", one of OpenVINO's names, e.g. "GPU" for Intel's, or "auto" for the CPU, in any case.
-        precision: "exact", float32; "fast", bfloat16 on CPUs that have it (float16 on other devices), except
-            in layers that need float32; "int8", for a file that was exported with that precision.
+        precision: "exact" is float32. "fast" is bfloat16 on CPUs that have it and float16 on other devices,
+            except in layers that need float32. "int8" needs a file that was exported with that precision.
 
     Raises:
         ImportError: openvino or onnx is not installed.
@@ -99,17 +99,17 @@ class OpenVinoEngine:
         return tuple(maps)
 
     def _metadata(self, key: str, default: str | None = None) -> str:
-        """An entry of the graph's metadata."""
+        """Read one entry of the graph's metadata."""
         if default is not None and not self._model.has_rt_info([METADATA, key]):
             return default
         return str(self._model.get_rt_info([METADATA, key]).value)
 
     def _capabilities(self) -> list[str]:
-        """OpenVINO's names for the arithmetic that the device has, e.g. "BF16"."""
+        """Return OpenVINO's names for the number formats in which the device can compute, e.g. "BF16"."""
         return list(self._core.get_property(self.device.upper(), "OPTIMIZATION_CAPABILITIES"))
 
     def _compile(self, height: int, width: int, goal: str) -> list[openvino.InferRequest]:
-        """The requests for photos of one size, which are compiled on first use.
+        """Return OpenVINO's inference requests for photos of one size; the first use compiles them.
 
         Args:
             height: The height of the input in pixels.
@@ -163,7 +163,7 @@ def read_openvino(core: openvino.Core, path: Path) -> openvino.Model:
 
 
 def _find_device(device: str, available: list[str]) -> str:
-    """The name of a device as the engine reports it: "cpu", or OpenVINO's own name, e.g. "GPU.1"."""
+    """Return the name of a device as the engine reports it: "cpu", or OpenVINO's own name, e.g. "GPU.1"."""
     name = str(device).upper()
     if name in ("AUTO", "CPU", "CPU.0", "CPU:0") and "CPU" in available:
         return "cpu"
@@ -174,5 +174,5 @@ def _find_device(device: str, available: list[str]) -> str:
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -40,7 +40,7 @@ def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
         _mark(graph, names)
         marked = ElementTree.tostring(graph)
         weights = path.with_suffix(".bin").read_bytes()
-    # read from memory, because a graph that is read from a file needs the file as long as it is used
+    # Read the graph from memory: a graph that is read from a file needs that file as long as it is used.
     from openvino import Tensor
 
     return core.read_model(marked, Tensor(np.frombuffer(weights, np.uint8)))
@@ -53,7 +53,7 @@ def _serialize(model: Model, path: Path) -> None:
 
 
 def _restate_resizes(model: Model) -> None:
-    """Replace Interpolate by its older version, to which the plugin converts it and then loses the marks."""
+    """Replace Interpolate by its older version; otherwise the plugin does this and loses the marks."""
     from openvino import opset13
     from openvino.utils.node_factory import NodeFactory
 
@@ -70,7 +70,7 @@ def _restate_resizes(model: Model) -> None:
 
 
 def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
-    """Mark the convolutions and the nodes after each one, up to the next convolutions, which are 16-bit."""
+    """Mark the convolutions and the nodes after each, up to the next convolutions, which stay 16-bit."""
     layers = {layer.get("id", ""): layer for layer in graph.iter("layer")}
     behind: dict[str, list[str]] = {number: [] for number in layers}
     for edge in graph.iter("edge"):

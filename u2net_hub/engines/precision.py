@@ -25,12 +25,12 @@ The convolutions that have one stay in float32.
 
 
 def float32_state(network: U2Net) -> dict[str, NDArray[np.float32]]:
-    """The tensors of a network of any dtype, on any device, as float32 arrays under the official keys."""
+    """Copy the tensors of a network of any dtype on any device to float32 arrays under the official keys."""
     return {key: value.detach().cpu().float().numpy() for key, value in network.state_dict().items()}
 
 
 def sensitive_layers(network: U2Net) -> tuple[str, ...]:
-    """The official names of the convolutions that have to stay in float32, e.g. "stage2d.rebnconv1d".
+    """Find the convolutions of a network that have to stay in float32, by name, e.g. "stage2d.rebnconv1d".
 
     Args:
         network: A network, fused or not.
@@ -39,7 +39,7 @@ def sensitive_layers(network: U2Net) -> tuple[str, ...]:
 
 
 def sensitive_convolutions(convs: Mapping[str, Folded]) -> tuple[str, ...]:
-    """The names of the convolutions that have to stay in float32.
+    """Find the convolutions that have to stay in float32, by name.
 
     In the authors' U²-Net† one channel of stage2d.rebnconv1d has a bias of 1361, while the biases of all
     other layers stay below 6. At 1361 the spacing of bfloat16 is 8, more than the channel's signal.

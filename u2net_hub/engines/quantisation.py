@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 Float32 = NDArray[np.float32]
 
 CALIBRATION = 200
-"""The number of photos whose activations give the ranges."""
+"""The number of photos from whose activations NNCF takes the ranges of int8."""
 JUDGED = 24
 """The number of other photos, on which maps are compared."""
 LIMIT = 0.004
@@ -125,7 +125,7 @@ def choose_photos(data: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def _maps(model: openvino.Model, photos: Sequence[Float32]) -> Float32:
-    """The fused maps of n photos, each (1, channels, height, width), as one array (n, out, height, width)."""
+    """Compute the fused maps of n photos, each (1, channels, height, width): (n, out, height, width)."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

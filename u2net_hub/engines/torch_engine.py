@@ -1,4 +1,4 @@
-"""The network in PyTorch, on CPUs and GPUs."""
+"""The engine that runs networks in PyTorch, on CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TorchEngine:
     Args:
         model: The network, of any dtype, fused or not.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto", in any case.
-        precision: "exact", float32; "fast", bfloat16 on a CPU that has it and float16 on a GPU, except in
+        precision: "exact" is float32. "fast" is bfloat16 on a CPU that has it and float16 on a GPU, except in
             layers that need float32.
         compile: Whether torch.compile compiles the network, at the first call with each batch size.
 
@@ -86,7 +86,7 @@ class TorchEngine:
             return tuple(torch.cat(y).cpu().numpy() for y in zip(*maps, strict=True))
 
     def maps(self, x: Tensor, *, side_outputs: bool = False) -> tuple[Tensor, ...]:
-        """The float32 maps of a batch; both batch and maps are tensors on the engine's device."""
+        """Compute the float32 maps of a batch; batch and maps are tensors on the engine's device."""
         with torch.inference_mode():
             if not self._uses_graphs:
                 return self._run(x, side_outputs)
@@ -95,7 +95,7 @@ class TorchEngine:
                 return self._replay(x, side_outputs)
 
     def _replay(self, x: Tensor, side_outputs: bool) -> tuple[Tensor, ...]:
-        """The maps of a batch by its shape's CUDA graph, which is captured when a shape comes again."""
+        """Compute the maps with the CUDA graph for this shape, which is captured when a shape repeats."""
         key = (tuple(x.shape), side_outputs)
         if key not in self._seen:
             self._seen.add(key)
@@ -162,7 +162,7 @@ def _cast(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _low(device: torch.device) -> torch.dtype:
-    """The 16-bit dtype in which the device is faster than in float32; float32 if there is none."""
+    """Return the 16-bit dtype in which the device is faster than in float32; float32 if there is none."""
     if device.type in ("cuda", "mps"):
         return torch.float16
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -170,7 +170,7 @@ def _low(device: torch.device) -> torch.dtype:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that a name, "auto" included, stands for.
+    """Find the device that a name stands for, which may be "auto".
 
     Raises:
         ValueError: The name is unknown.

@@ -1,10 +1,10 @@
-"""The field's measures of saliency: from pysodmetrics, and the two that it lacks.
+"""The usual measures of saliency maps: most come from pysodmetrics, some are computed here.
 
-Conventions, as in the official code and pysodmetrics: maps are 8 bit and stretched to [0, 1] by min–max (a
-constant map stays as it is); a pixel of the ground truth is foreground from ½; β² = 0.3. Where the ground
-truth is empty, precision, recall, F and weighted F are 0, S is 1 − the mean of the map, and E is the part of
-the picture that is left out. The relaxed boundary F is 1 where neither mask has a boundary, and 0 where only
-one has.
+The conventions are those of the official code and of pysodmetrics. Maps have 8 bits and are stretched to [0,
+1] by min–max; a constant map is not stretched. A pixel of the ground truth is foreground if it is at least ½,
+and β² = 0.3. If the ground truth is empty, precision, recall, F and weighted F are 0, S is 1 − the mean of
+the map, and E is the share of pixels that the map calls background. The relaxed boundary F is 1 if neither
+mask has a boundary, and 0 if only one has.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BETA2 = 0.3
 
 
 class ImageScores(NamedTuple):
-    """What one map is worth against its ground truth; arrays run over the thresholds 0 … 255, (256,)."""
+    """The scores of one map against its ground truth. Arrays (256,) have a value per threshold 0 … 255."""
 
     mae: float
     adaptive_f: float
@@ -44,10 +44,10 @@ class ImageScores(NamedTuple):
     f_measure: Float64
     e_measure: Float64
     hce: float | None
-    """Human correction effort in clicks (Qin et al. 2022); None where it was not asked for."""
+    """Human correction effort in clicks (Qin et al. 2022); None if it was not requested."""
 
     def row(self) -> dict[str, float]:
-        """The single numbers, the best and the mean of the curves among them, for a table."""
+        """Return the scores as single numbers, for a table; a curve gives its maximum and its mean."""
         row = {
             "max_f": float(self.f_measure.max()),
             "mean_f": float(self.f_measure.mean()),
@@ -64,12 +64,12 @@ class ImageScores(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Means over a data set at the thresholds 0 … 255, each (256,): found is what reaches the threshold."""
+    """Means over a data set, each (256,): at threshold t, the pixels with a value of at least t are found."""
 
     precision: Float64
     recall: Float64
     f_measure: Float64
-    """F of the mean precision and the mean recall: its maximum is the paper's maxF."""
+    """The F-measure of the mean precision and the mean recall. Its maximum is the paper's maxF."""
     e_measure: Float64
 
 
@@ -77,13 +77,13 @@ def score_image(saliency: UInt8, gt: UInt8, *, hce: bool = False) -> ImageScores
     """Score one saliency map.
 
     Args:
-        saliency: 8-bit map (H, W).
-        gt: 8-bit ground truth (H, W), foreground from 128.
-        hce: Also count the human correction effort, which takes as long as all the others on small pictures
-            and seconds on large ones.
+        saliency: The 8-bit map (H, W).
+        gt: The 8-bit ground truth (H, W); values from 128 are foreground.
+        hce: Whether to count the human correction effort too. On small pictures it takes as long as all the
+            other scores together, on large ones several seconds.
 
     Raises:
-        ValueError: the two differ in size, or are not 8 bit and grey.
+        ValueError: The two differ in size, or they are not 8-bit grey.
         ImportError: pysodmetrics is not installed.
     """
     _check_pair(saliency, gt)
@@ -107,7 +107,7 @@ def score_image(saliency: UInt8, gt: UInt8, *, hce: bool = False) -> ImageScores
         adaptive_f=float(results["fm"]["adaptive"]),
         weighted_f=float(results["wfm"]),
         s_measure=float(results["sm"]),
-        # E divides by one pixel less than there are, as its authors do: a perfect map would exceed 1.
+        # E divides by the number of pixels minus one, as its authors do, so a perfect map would exceed 1.
         adaptive_e=min(float(results["em"]["adp"]), 1.0),
         relaxed_boundary_f=relaxed_boundary_f(stretched >= 0.5, foreground),
         precision=precision,
@@ -119,10 +119,10 @@ def score_image(saliency: UInt8, gt: UInt8, *, hce: bool = False) -> ImageScores
 
 
 def summarise(scores: Sequence[ImageScores]) -> tuple[dict[str, float], Curves]:
-    """Scores of a data set from those of its images: the numbers of results.json, and the curves.
+    """Compute a data set's scores from those of its images: the numbers of results.json, and the curves.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: There are no images.
     """
     if not scores:
         raise ValueError("got no images to score, expected at least one")
@@ -133,13 +133,13 @@ def summarise(scores: Sequence[ImageScores]) -> tuple[dict[str, float], Curves]:
     curves = Curves(precision, recall, f_measure(precision, recall), e_measure)
     rows = [image.row() for image in scores]
     summary = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    # The best over a data set is one threshold for all its images, not the best of each.
+    # maxF and maxE use one threshold for all images of the data set, not the best threshold of each image.
     summary |= {"max_f": float(curves.f_measure.max()), "max_e": float(e_measure.max())}
     return summary, curves
 
 
 class FastScores:
-    """MAE and the paper's maxF of a data set, with numpy alone: for validation during training."""
+    """The MAE and the paper's maxF of a data set, for validation during training; it needs only numpy."""
 
     def __init__(self) -> None:
         self._n = 0
@@ -148,10 +148,10 @@ class FastScores:
         self._recall = np.zeros(256)
 
     def add(self, saliency: UInt8, gt: UInt8) -> None:
-        """Count one 8-bit map (H, W) against its ground truth (H, W).
+        """Add one 8-bit map (H, W) and its ground truth (H, W) to the means.
 
         Raises:
-            ValueError: the two differ in size, or are not 8 bit and grey.
+            ValueError: The two differ in size, or they are not 8-bit grey.
         """
         _check_pair(saliency, gt)
         stretched, foreground = _stretch(saliency), gt >= FOREGROUND
@@ -162,10 +162,10 @@ class FastScores:
         self._recall += recall
 
     def result(self) -> dict[str, float]:
-        """`max_f` and `mae` of what was added.
+        """Return `max_f` and `mae` of all maps that were added.
 
         Raises:
-            ValueError: nothing was added.
+            ValueError: No map was added.
         """
         if not self._n:
             raise ValueError("got no images to score, expected at least one")
@@ -174,25 +174,26 @@ class FastScores:
 
 
 def f_measure(precision: Float64, recall: Float64) -> Float64:
-    """(1 + β²) P R / (β² P + R), and 0 where both are 0."""
+    """Compute F = (1 + β²) P R / (β² P + R); F is 0 where precision P and recall R are both 0."""
     below = BETA2 * precision + recall
     return np.asarray((1 + BETA2) * precision * recall / np.where(below == 0, 1, below))
 
 
 def relaxed_boundary_f(mask: Bool, gt: Bool, *, rho: int = 3) -> float:
-    """F-measure of the boundary, where a pixel counts as met if a boundary pixel of the other is near.
+    """Compute the F-measure of the boundaries, with a tolerance of `rho` pixels.
 
-    A boundary is what an erosion by one pixel takes off the mask; outside the picture is background.
-    Precision is the part of the mask's boundary that lies within `rho` of that of the ground truth, recall
-    the part of the latter within `rho` of the former (Ehrig and Euzenat 2005; arXiv 2005.09007, section 4.2).
+    The boundary of a mask is the set of pixels that an erosion by one pixel removes; everything outside the
+    picture is background. Precision is the share of the mask's boundary within `rho` of the ground truth's
+    boundary, and recall is the share of the ground truth's boundary within `rho` of the mask's (Ehrig and
+    Euzenat 2005; arXiv 2005.09007, section 4.2).
 
     Args:
         mask: The map at threshold ½, (H, W).
-        gt: Ground truth (H, W).
-        rho: How near, as a Euclidean distance in pixels.
+        gt: The ground truth (H, W).
+        rho: The largest Euclidean distance, in pixels, at which two boundary pixels match.
 
     Returns:
-        The F-measure (β² = 0.3); 1 where neither has a boundary, 0 where only one has.
+        The F-measure (β² = 0.3). It is 1 if neither mask has a boundary, and 0 if only one has.
     """
     found, wanted = _boundary(mask), _boundary(gt)
     if not found.any() or not wanted.any():
@@ -203,32 +204,35 @@ def relaxed_boundary_f(mask: Bool, gt: Bool, *, rho: int = 3) -> float:
 
 
 def confusion(labels: UInt8, gt: UInt8, *, classes: int) -> npt.NDArray[np.int64]:
-    """Pixels of each class (rows: ground truth) that were taken for each class (columns): (classes, classes).
+    """Count the pixels of each true class (row) and predicted class (column): (classes, classes).
 
-    Pixels whose ground truth is 255 are left out.
+    Pixels whose ground truth is 255 are ignored.
 
     Raises:
-        ValueError: the two differ in size, or hold a class that is not there.
+        ValueError: The two differ in size, or hold an unknown class.
     """
     _check_pair(labels, gt)
     counted = gt != IGNORED
     rows, columns = gt[counted].astype(np.int64), labels[counted].astype(np.int64)
     if rows.size and max(rows.max(), columns.max()) >= classes:
         raise ValueError(
-            f"got the class {max(rows.max(), columns.max())}, expected 0 to {classes - 1}, or 255 in gt"
+            f"got the class {max(rows.max(), columns.max())}, expected 0 to {classes - 1} or 255 (ignored)"
         )
     return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes)
 
 
 def iou_per_class(confusion: npt.NDArray[np.int64]) -> list[float | None]:
-    """Intersection over union of each class over a data set; None for a class that is nowhere in it."""
+    """Compute the intersection over union of each class; None for a class without any pixel."""
     hits = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     return [float(hit / all_) if all_ else None for hit, all_ in zip(hits, union, strict=True)]
 
 
 def _precision_recall(stretched: Float64, foreground: Bool) -> tuple[Float64, Float64]:
-    """Of one image at the thresholds 0 … 255; 0 where nothing is found, or there is nothing to find."""
+    """Compute one image's precision and recall, each (256,), at the thresholds 0 … 255.
+
+    Precision is 0 where no pixel is found, and recall is 0 if the ground truth is empty.
+    """
     levels = np.rint(stretched * 255).astype(np.uint8)
     right, wrong = (
         np.bincount(levels[where], minlength=256)[::-1].cumsum()[::-1] for where in (foreground, ~foreground)
@@ -237,7 +241,7 @@ def _precision_recall(stretched: Float64, foreground: Bool) -> tuple[Float64, Fl
 
 
 def _stretch(saliency: UInt8) -> Float64:
-    """The official min–max."""
+    """Apply the official min–max; a constant map is only divided by 255."""
     low, high = int(saliency.min()), int(saliency.max())
     return (saliency - float(low)) / (high - low) if high > low else saliency / 255.0
 
@@ -249,7 +253,10 @@ def _boundary(mask: Bool) -> Bool:
 
 
 def _dilate(mask: Bool, radius: int) -> Bool:
-    """Everything within `radius` of the mask: shifted copies, for a small radius faster than distances."""
+    """Mark all pixels within `radius` of the mask.
+
+    It joins shifted copies of the mask, which for a small radius is faster than a distance transform.
+    """
     height, width = mask.shape
     padded = np.pad(mask, radius)
     near = np.zeros_like(mask)
@@ -265,7 +272,7 @@ def _check_pair(saliency: UInt8, gt: UInt8) -> None:
         if array.ndim != 2 or array.dtype != np.uint8 or not array.size:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected 8-bit grey (height, width)")
     if saliency.shape != gt.shape:
-        raise ValueError(f"map is {saliency.shape} and ground truth {gt.shape}, expected one (height, width)")
+        raise ValueError(f"map is {saliency.shape} and ground truth {gt.shape}, expected equal sizes")
 
 
 def _pysodmetrics() -> ModuleType:
@@ -280,7 +287,8 @@ def _pysodmetrics() -> ModuleType:
 def _smeasure() -> type:
     class Smeasure(_pysodmetrics().Smeasure):  # type: ignore[misc]
         def ssim(self, pred: Float64, gt: Bool) -> float:
-            # An object in the last row or column leaves quadrants without pixels: weight 0, but mean NaN.
+            # If the object's centre is in the last row or column, some quadrants have no pixels. Their weight
+            # is 0, but their mean would be NaN.
             return float(super().ssim(pred, gt)) if pred.size else 0.0
 
     return Smeasure

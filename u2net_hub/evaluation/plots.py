@@ -1,4 +1,4 @@
-"""Curves of precision, recall and F as pictures."""
+"""Plot curves of precision, recall and F-measure."""
 
 from __future__ import annotations
 

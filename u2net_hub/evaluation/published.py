@@ -1,4 +1,4 @@
-"""Scores that papers publish for a data set, to stand beside measured ones."""
+"""The scores that papers publish for a data set, for comparison with measured scores."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _DIS: Mapping[str, tuple[int, tuple[float, ...]]] = {
 
 
 def published_scores(dataset: str) -> dict[str, DatasetScores]:
-    """Rows that papers give for a data set, by what they are of; none if the set is none of theirs.
+    """Return the scores that papers give for a data set, by a label that names paper and network.
 
     Args:
-        dataset: Such as "ECSSD" or "dut_omron"; a name that goes on, "ecssd-100", means a part of that set.
+        dataset: The name of the data set, e.g. "ECSSD" or "dut_omron". A longer name such as "ecssd-100"
+            means a part of that set. For a data set that is in no paper, the result is empty.
     """
     for name, (n, *scores) in _PAPER.items():
         if _is_of(dataset, name):

@@ -1,4 +1,4 @@
-"""Scores and where they come from: results.json, the one schema for scores, and curves.npz beside it."""
+"""Scores and their origin, as results.json stores them; the curves are in curves.npz beside it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FRACTIONS = (
     *("max_f", "mean_f", "adaptive_f", "mae", "weighted_f", "s_measure"),
     *("max_e", "mean_e", "adaptive_e", "relaxed_boundary_f", "mean_iou"),
 )
-"""The scores of results.json that lie in [0, 1]. `hce` counts clicks."""
+"""The scores in results.json that lie in [0, 1]. Only `hce`, a number of clicks, does not."""
 CURVES = ("precision", "recall", "f_measure", "e_measure")
-"""What curves.npz holds of each data set, as `<data set>/<curve>`, at the thresholds 0 … 255."""
+"""The curves of each data set. curves.npz stores each as `<data set>/<curve>`, (256,)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,18 @@ class DatasetScores:
     """The scores of a network on one data set."""
 
     n: int
-    """Number of pictures."""
+    """The number of pictures."""
     scores: Mapping[str, float]
-    """By their names in results.json."""
+    """The mean scores, by their names in results.json."""
     iou: Mapping[str, float | None] | None = None
-    """Of each class, where there are several; None for a class that is nowhere in the set."""
+    """The intersection over union of each class, if the network has classes; None for a class without any
+    pixel."""
     measured: bool = True
-    """False for numbers taken over from a publication."""
+    """False if the scores were copied from a publication."""
     curves: Mapping[str, Float64] = field(default_factory=dict, compare=False)
-    """precision, recall, f_measure and e_measure at the thresholds 0 … 255, each (256,): curves.npz."""
+    """The curves of `CURVES` at the thresholds 0 … 255, each (256,); they are stored in curves.npz."""
     pictures: Sequence[tuple[str, Mapping[str, float]]] = field(default=(), compare=False)
-    """Name and scores of each picture: the CSV file."""
+    """The name and the scores of each picture; they are stored in a CSV file."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,15 @@ class Training:
     """How a checkpoint was trained, in words for its card."""
 
     data: tuple[str, ...]
-    """Names of the data sets."""
+    """The names of the data sets."""
     start: str | None = None
-    """The weights that it was fine-tuned from, as a source; None: from scratch."""
+    """The source of the weights that training started from; None if it started from random weights."""
     recipe: str = ""
     duration: str = ""
     machine: str = ""
     command: str = ""
     history: tuple[Mapping[str, float], ...] = ()
-    """Scores on held-out pairs as the run went on: "hours" and measures, the first validation first."""
+    """The scores of each validation during the run, in order: "hours" since the start, and the measures."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Speed:
     """One line of the speed table."""
 
     engine: str
-    """With its precision, e.g. "torch bfloat16"."""
+    """The engine and its precision, e.g. "torch bfloat16"."""
     machine: str
     images_per_second: float
     batch: int = 1
@@ -80,17 +81,18 @@ class Results:
 
     datasets: Mapping[str, DatasetScores]
     weights_sha256: str | None = None
-    """The SHA-256 of the file of weights; None if maps were scored."""
+    """The SHA-256 of the file of weights; None for scores of map files or of a network in memory."""
     command: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
-    """ISO 8601."""
+    """The date and time of the evaluation, in ISO 8601."""
     training: Training | None = None
-    """Only in the files of published weights, as are the next."""
+    """How the weights were trained; only published weights have it."""
     speed: tuple[Speed, ...] = ()
+    """The table of speeds; only published weights have it."""
 
     def to_dict(self) -> dict[str, object]:
-        """The content of results.json."""
+        """Return the content of results.json."""
         content: dict[str, object] = {
             "weights_sha256": self.weights_sha256,
             "command": self.command,
@@ -102,17 +104,17 @@ class Results:
             training = asdict(self.training)
             if not self.training.history:
                 del training["history"]
-            content["training"] = json.loads(json.dumps(training))  # tuples are lists there
+            content["training"] = json.loads(json.dumps(training))  # turns tuples into lists, as in JSON
         if self.speed:
             content["speed"] = [asdict(row) for row in self.speed]
         return content
 
     @classmethod
     def from_dict(cls, content: object) -> Results:
-        """The results that `to_dict` wrote.
+        """Read the content of results.json, as `to_dict` writes it.
 
         Raises:
-            ValueError: a field is missing, unknown, or out of its range.
+            ValueError: A field is missing, unknown, or out of range.
         """
         expected = sorted(set(cls.__dataclass_fields__) - _OPTIONAL)
         if not isinstance(content, dict) or sorted(set(content) - _OPTIONAL) != expected:
@@ -167,7 +169,7 @@ class Results:
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
-        """Read results.json, and the curves where curves.npz lies beside it.
+        """Read results.json and, if there is a curves.npz beside it, the curves.
 
         Args:
             path: The file, or a folder that holds results.json.
@@ -183,7 +185,7 @@ class Results:
             raise FileNotFoundError(f"no results at {path}, expected a results.json or its folder")
         try:
             results = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError) as e:  # also what is no JSON, or no UTF-8
+        except (ValueError, RecursionError) as e:  # invalid JSON and invalid UTF-8 are ValueErrors
             raise ValueError(f"{path} holds no results: {e}") from e
         beside = path.with_name("curves.npz")
         if not beside.is_file():
@@ -254,9 +256,6 @@ def _read_entry(name: str, entry: object) -> DatasetScores:
     return DatasetScores(n, scores, iou, measured)
 
 
-# Tables
-
-
 COLUMNS = {
     "max_f": "maxF",
     "mean_f": "meanF",
@@ -271,10 +270,11 @@ COLUMNS = {
     "mean_iou": "mIoU",
     "hce": "HCE",
 }
+"""The heading of each score in tables."""
 
 
 def _is_point(content: object) -> bool:
-    """Whether this is an entry of a history."""
+    """Tell whether this is a valid entry of `Training.history`."""
     if not isinstance(content, dict) or len(content) < 2 or "hours" not in content:
         return False
     numbers = [v for v in content.values() if isinstance(v, int | float) and not isinstance(v, bool)]

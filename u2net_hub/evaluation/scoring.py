@@ -1,4 +1,4 @@
-"""Scores of a network, or of maps given as files, on data sets; with curves and sheets of pictures."""
+"""Score a network, or a folder of maps, on data sets; write the scores, curves and sheets of pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Float32 = npt.NDArray[np.float32]
 Confusion = npt.NDArray[np.int64]
 Data: TypeAlias = "SaliencyDataset | str | Path"
 
-# Of one photo: probabilities (h, w) of a network, class numbers (H, W), or a file of either.
+# The map of one photo: a network's probabilities (h, w), class numbers (H, W), or a file with one of the two.
 _Map: TypeAlias = "Float32 | UInt8 | Path"
 _Maps: TypeAlias = Callable[[Iterable[int]], Iterable[_Map]]
 
@@ -40,7 +40,7 @@ _SHEET_ROWS = 6
 
 
 class MapsOfPhoto(Protocol):
-    """The maps of one photo, as `SaliencyResult` has them."""
+    """The maps of one photo; `SaliencyResult` is such an object."""
 
     @property
     def probability(self) -> Float32:
@@ -48,22 +48,22 @@ class MapsOfPhoto(Protocol):
 
     @property
     def labels(self) -> UInt8 | None:
-        """The most probable class of each pixel: uint8 (H, W); None where the network has one output."""
+        """The most probable class of each pixel: uint8 (H, W); None if the network has one output channel."""
 
 
 class MapMaker(Protocol):
-    """Anything that makes maps of photos, as `SaliencyPipeline` does."""
+    """An object that makes maps of photos; `SaliencyPipeline` is one."""
 
     @property
     def config(self) -> U2NetConfig:
-        """How the maps are to be read."""
+        """The config of the network, which tells whether the maps are saliency or classes."""
 
     @property
     def weights_sha256(self) -> str | None:
         """The SHA-256 of the file of weights, in hexadecimal; None for a network that is only in memory."""
 
     def __call__(self, images: Iterator[Path], /) -> Iterator[MapsOfPhoto]:
-        """The maps of the photos, in order."""
+        """Yield the maps of the photos, in order."""
 
 
 def evaluate(
@@ -88,7 +88,7 @@ def evaluate(
         dataset: One or several data sets, or their folders or list files.
         out: The folder to write into: results.json, curves.npz, and for each data set the scores of each
             picture (.csv), plots of the curves, and a sheet of the best and worst pictures.
-        hce: Also count the human correction effort, which was made for the DIS data sets.
+        hce: Whether to count the human correction effort too, a measure that was designed for DIS5K.
         workers: The number of processes that compute scores while the network runs; None starts one per core.
             With 0, this process computes them. A script that asks for other processes must call this function
             under `if __name__ == "__main__":`.
@@ -161,13 +161,13 @@ def evaluate_maps(
 
 
 class _Task(NamedTuple):
-    """A data set to score, and what to score on it."""
+    """A data set, and the maps of its photos that are scored."""
 
     dataset: SaliencyDataset
     maps: _Maps
-    """The maps of the pairs at some places."""
+    """A function from the indices of pairs to their maps."""
     labels: list[str] | None
-    """Names of the classes, where there are several."""
+    """The names of the classes; None for saliency."""
 
 
 def _opened(dataset: Data | Sequence[Data], classes: int | None) -> list[SaliencyDataset]:
@@ -220,7 +220,7 @@ def _score_labels(given: _Map, mask: Path, *, classes: int) -> Confusion:
 
 
 def _saliency(given: _Map, size: tuple[int, ...]) -> UInt8:
-    """A map as it is scored: 8 bit at the ground truth's size (H, W)."""
+    """Return a map in the form that is scored: 8 bits, resized to the ground truth's size (H, W)."""
     height, width = size
     if isinstance(given, Path):
         picture = Image.fromarray(read_mask(given))
@@ -230,7 +230,7 @@ def _saliency(given: _Map, size: tuple[int, ...]) -> UInt8:
 
 
 def _labels(given: _Map, size: tuple[int, ...], classes: int) -> UInt8:
-    """Class numbers at the ground truth's size (H, W)."""
+    """Return the class numbers at the ground truth's size (H, W)."""
     height, width = size
     picture = Image.fromarray(read_mask(given, classes=classes) if isinstance(given, Path) else given)
     return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
@@ -251,7 +251,7 @@ def _class_summary(names: Sequence[str], done: Sequence[Confusion], labels: Sequ
 
 
 def _mean_iou(iou: Sequence[float | None]) -> float:
-    """Over the classes that are there; 1 where none is, for nothing is wrong then."""
+    """Average the IoU over the classes that occur; 1 if none occurs, because then no pixel is wrong."""
     there = [value for value in iou if value is not None]
     return float(np.mean(there)) if there else 1.0
 
@@ -263,7 +263,7 @@ def _versions() -> dict[str, str]:
 
 
 def _finish(results: Results, tasks: Sequence[_Task], out: str | Path | None) -> Results:
-    """Write everything, where that is wanted."""
+    """Write the results, plots and sheets if a folder for them is given; return the results."""
     if out is not None:
         results.save(out)
         plot_curves({"": results}, out)
@@ -275,7 +275,7 @@ def _finish(results: Results, tasks: Sequence[_Task], out: str | Path | None) ->
 
 
 def _best_and_worst(task: _Task, scores: DatasetScores) -> Image.Image:
-    """Photo, ground truth and map of the best pictures on the left and of the worst on the right."""
+    """Draw photo, ground truth and map: the best pictures on the left, the worst on the right."""
     dataset, classes = task.dataset, task.dataset.classes
     measure = "s_measure" if classes is None else "mean_iou"
     order = sorted(range(scores.n), key=lambda i: -scores.pictures[i][1][measure])

@@ -1,4 +1,4 @@
-"""Score in other processes while maps are still being made."""
+"""Compute scores in other processes while this process makes the next maps."""
 
 from __future__ import annotations
 
@@ -19,15 +19,23 @@ Result = TypeVar("Result")
 def map_in_processes(
     function: Callable[..., Result], jobs: Iterable[tuple[object, ...]], workers: int | None
 ) -> Iterator[Result]:
-    """Call a function in other processes while the jobs are still being made; results in order.
+    """Call a function in other processes while this process makes the next jobs, and yield results in order.
 
-    Only a few jobs wait at a time, so that maps do not pile up in memory.
+    Only a few jobs wait at a time, so that the maps do not fill the memory.
+
+    Args:
+        function: The function to call. It must be importable, since other processes run it.
+        jobs: The positional arguments of each call.
+        workers: The number of processes; None starts one per core, and 0 calls the function in this process.
+
+    Raises:
+        RuntimeError: The processes could not start, or died.
     """
     if workers == 0:
         yield from (function(*job) for job in jobs)
         return
     workers = workers or os.cpu_count() or 1
-    # spawn: a fork of a process that runs torch's threads may hang
+    # "spawn", because a forked copy of a process with torch's threads can hang
     with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts) as pool:
         try:
             yield from map_ordered(pool, partial(_call, function), jobs, ahead=4 * workers)
@@ -43,5 +51,5 @@ def _call(function: Callable[..., Result], arguments: tuple[object, ...]) -> Res
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that shows the progress."""
+    """Ignore Ctrl-C in this worker; the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

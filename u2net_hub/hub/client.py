@@ -1,4 +1,4 @@
-"""Requests to the Hub: retries, time-outs, errors with a remedy, and logs without secrets."""
+"""Send requests to the Hub, with retries, time-outs, errors with a remedy, and logs without secrets."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _patience() -> Iterator[None]:
 
 
 def _wait(e: Exception, attempt: int) -> float | None:
-    """Seconds before the next attempt; None if another attempt is useless."""
+    """Return the seconds to wait before the next attempt; None if another attempt is useless."""
     if isinstance(e, errors.LocalEntryNotFoundError) and not isinstance(
         e.__cause__, errors.FileMetadataError
     ):

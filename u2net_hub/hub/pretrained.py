@@ -1,4 +1,4 @@
-"""The loading and saving half of U2Net: from_pretrained, save_pretrained, push_to_hub."""
+"""The methods of U2Net for loading and saving: from_pretrained, save_pretrained, push_to_hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _M = TypeVar("_M", bound="Pretrained")
 
 
 class Pretrained(Module):
-    """The loading and saving half of U2Net."""
+    """The methods of U2Net for loading, saving and pushing; it is a base class of U2Net."""
 
     config: U2NetConfig
     notes: Mapping[str, str] = MappingProxyType({})
@@ -58,7 +58,8 @@ class Pretrained(Module):
         Args:
             source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth or .onnx file;
                 "org/name" or "org/name@revision".
-            config: A config that replaces config.json. Without both, the shapes of the weights tell it.
+            config: A config that replaces config.json. Without either, it is inferred from the weights'
+                shapes.
             revision: A branch, tag or commit, for a source on the Hub.
             token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
             cache_dir: A folder that replaces the client's cache folder.
@@ -84,7 +85,7 @@ class Pretrained(Module):
     def save_pretrained(self, folder: str | Path, *, dtype: Dtype | torch.dtype = "float32") -> Path:
         """Write config.json and model.safetensors into a folder, which then loads with `from_pretrained`.
 
-        Each file appears whole or not at all.
+        Each file is written completely or not at all.
 
         Args:
             folder: The folder; it is made if it is missing. Existing files of these names are replaced.
@@ -232,7 +233,7 @@ def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = 
         from .errors import UnusableRepoError
 
         raise UnusableRepoError(
-            f"{source.name}@{source.revision}: {source.weights_path.name} is as the Hub has it, but cannot "
+            f"{source.name}@{source.revision}: {source.weights_path.name} is intact, but it cannot "
             f"be used: {e}; see the repo's other revisions, or tell its owner",
             repo_id=source.name,
             file=source.weights_path.name,
@@ -262,7 +263,7 @@ def _in_order(content: bytes) -> bytes:
 
 
 def _equal_weights(one: Source, other: Source) -> bool:
-    """Whether two files hold the same weights; their precision and format can differ."""
+    """Tell whether two files hold the same weights; their precision and format can differ."""
     import torch
 
     from ..checkpoints import read_checkpoint

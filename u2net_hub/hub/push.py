@@ -67,7 +67,7 @@ class BranchState:
         }
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is no such file.
+        """Read the content of a file; None if the file does not exist.
 
         Raises:
             HubError: The file cannot be fetched, or its hash differs from the one on the Hub.
@@ -93,7 +93,7 @@ class BranchState:
             expected = self.hashes[name]
             if content_hash(path, git=len(expected) == 40) != expected:
                 raise CorruptFileError(
-                    f"{self.repo_id}: {name}: it does not have the hash {expected} that the Hub tells; "
+                    f"{self.repo_id}: {name}: it does not have the hash {expected} that the Hub gives; "
                     "nothing was pushed: push again",
                     repo_id=self.repo_id,
                     file=name,
@@ -165,7 +165,7 @@ def push_files(
         except ConflictError:
             if attempt == _CONFLICTS:
                 raise
-            logger.info("%s: %s moved meanwhile, looking at it again", repo_id, target)
+            logger.info("%s: %s changed during the push; the push starts again", repo_id, target)
     if tag is not None and tagged is None:
         call(
             lambda: api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type, exist_ok=True),
@@ -254,7 +254,7 @@ def _commit(
     create_pr: bool,
     message: str,
 ) -> tuple[str, str, str | None]:
-    """Upload and commit the files: the commit's address, its hash, the pull request's address."""
+    """Upload and commit the files; return the commit's address, its hash, and the pull request's address."""
     additions = [CommitOperationAdd(name, data) for name, data in files.items() if data is not None]
     deletions = [CommitOperationDelete(name) for name, data in files.items() if data is None]
     about = ", ".join(files)

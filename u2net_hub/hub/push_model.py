@@ -38,7 +38,7 @@ def push_folder(
         folder: A folder that `save_pretrained` and `Results.save` wrote.
         repo_id: The name of the repo, "org/name".
         commit_message: The first line of the commit. None is "Upload model with u2net-hub".
-        private: As for `push_files`, like the next four.
+        private: Whether a new repo is private. With True, an existing repo must be private too.
         branch: The branch to commit to. None is main.
         create_pr: Open a pull request.
         tag: A tag for the commit.
@@ -70,7 +70,7 @@ def push_folder(
 def folder_contents(
     folder: Path, repo_id: str, head: BranchState | None = None, *, license: str | None = None
 ) -> dict[str, Content]:
-    """The files that `push_folder` pushes, by name; without `head`, those for a new repo."""
+    """Collect the files that `push_folder` pushes, by name. Without `head`, they are those for a new repo."""
     weights = folder / WEIGHTS_NAME
     sha256 = content_hash(weights)
     there = head.hashes if head is not None else {}

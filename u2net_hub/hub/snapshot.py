@@ -124,7 +124,7 @@ class Snapshot:
             hashes = json.loads(self._record.read_text(encoding="utf-8"))
             return commit, {str(name): str(value) for name, value in hashes.items()}
         except (OSError, ValueError, AttributeError):
-            # another client filled the cache: files are links to blobs, whose names are their hashes
+            # Another client filled the cache. Its files are links to blobs, and a blob's name is its hash.
             folder = self._folder / "snapshots" / commit
             return (commit, {path.name: "" for path in folder.iterdir()}) if folder.is_dir() else ("", {})
 
@@ -177,7 +177,7 @@ class Snapshot:
             told = expected if found != expected else f"{expected} and {linked}"
             self._discard(path)
             raise CorruptFileError(
-                f"{where}: its hash is {found}, the Hub told {told}; the file was removed: "
+                f"{where}: its hash is {found}, but the Hub gave {told}; the file was removed: "
                 "load again to fetch it anew, and if that fails as well tell the repo's owner",
                 repo_id=self.repo_id,
                 file=path.name,

@@ -45,7 +45,7 @@ class Source:
     config_path: Path | None = None
     """config.json, if there is one."""
     revision: str | None = None
-    """The commit, for a source on the Hub."""
+    """The commit of a source on the Hub; None for local files."""
     allow_pickle: bool = field(default=False, compare=False)
 
     @property
@@ -146,10 +146,10 @@ def resolve(
 
 
 def _ask_hub(source: str, **options: Any) -> Source:
-    """Look for a source on the Hub after no local path of that name was found; the errors say both."""
+    """Look for a source on the Hub, since no local path has its name. An error mentions both places."""
     from .errors import HubUnavailableError, NotCachedError, RepoNotFoundError
 
-    # a mistyped path can look like org/name: its folder is here, or its ending is that of a file
+    # "org/name" is probably a mistyped path if the folder "org" exists, or if the name ends like a file
     typo = Path(source).parent.is_dir() or _FILE_SUFFIX.fullmatch(Path(source).suffix)
     level = logging.WARNING if typo else logging.INFO
     logger.log(level, "there is no local path %r; looking for a repo of that name on the Hub", source)
@@ -198,7 +198,7 @@ def _bundled_names() -> list[str]:
 
 
 def _description(card: Path) -> str:
-    """The first paragraph below the title of a model card."""
+    """Return the first paragraph below the title of a model card."""
     if not card.is_file():
         return ""
     body = re.sub(r"\A---\n.*?\n---\n", "", card.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -207,7 +207,7 @@ def _description(card: Path) -> str:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether the Hub can have a repo of this name; a name that ends like a file of weights is a path."""
+    """Tell whether a Hub repo can have this name. A name that ends like a file of weights is a path."""
     return _HUB_ID.fullmatch(source) is not None and not source.lower().endswith(WEIGHT_SUFFIXES)
 
 
@@ -225,16 +225,16 @@ def open_repo(
 
     Args:
         source: "org/name" or "org/name@revision".
-        revision: As for `resolve`, like the next four.
-        token: The token for a private or gated repo.
-        cache_dir: The cache folder.
+        revision: A branch, tag or commit.
+        token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
+        cache_dir: A folder that replaces the client's cache folder.
         local_files_only: Use the cache without a request.
         allow_pickle: Accept a .pth file where the repo holds no other weights.
         check: Called with the names of the repo's files that a model consists of, before the weights are
             downloaded; it can raise.
 
     Raises:
-        HubError: The repo cannot be had, or it holds no model of this library.
+        HubError: The repo cannot be read, or it holds no model of this library.
         ValueError: The source and `revision` name different revisions, or the repo holds only pickles.
     """
     from .errors import (

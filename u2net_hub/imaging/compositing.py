@@ -15,7 +15,7 @@ def parse_colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
     """Turn the name or the numbers of a colour into (red, green, blue) from 0 to 255.
 
     Raises:
-        ValueError: This is no colour, or it has transparency.
+        ValueError: The colour is unknown or has transparency.
     """
     try:
         red, green, blue = bytes(ImageColor.getrgb(colour) if isinstance(colour, str) else colour)
@@ -26,15 +26,16 @@ def parse_colour(colour: str | tuple[int, ...]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-# Longest side in pixels at which colours are blurred, and the blur's radius there
+# Colours are blurred on a copy whose longest side is at most this many pixels, with this radius in its
+# pixels.
 _BLUR_SIDE = 400
 _BLUR_RADIUS = 8
 
 
 def blur_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Blur the background of the object: RGB, of the same size.
+    """Make a blurred background without the object: RGB, of the photo's size.
 
-    The object's own colours are left out of the mean, so that they do not glow around it.
+    The object's own colours do not enter the mean, so no halo of them appears around the object.
     """
     colours, share = _small(image, alpha)
     return _enlarged(_mean_colour(colours, 1 - share), image.size)
@@ -48,8 +49,8 @@ def _small(image: Image.Image, alpha: Image.Image) -> tuple[NDArray[np.float32],
 
 
 def _mean_colour(colours: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the surroundings of each pixel, weighted: (H, W, 3), (H, W, 1) -> (H, W, 3)."""
-    weight = weight + np.float32(1e-3)  # where there is no weight at all, of everything
+    """Compute the weighted mean colour around each pixel: (H, W, 3), (H, W, 1) -> (H, W, 3)."""
+    weight = weight + np.float32(1e-3)  # where all weights are 0, every pixel counts the same
     return np.divide(_blur(colours * weight), _blur(weight), dtype=np.float32)
 
 
@@ -58,7 +59,7 @@ def _enlarged(colours: NDArray[np.float32], size: tuple[int, int]) -> Image.Imag
 
 
 def _blur(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Three box blurs one after the other, which is nearly a Gaussian: (H, W, C) -> (H, W, C)."""
+    """Apply three box blurs, which together are nearly a Gaussian blur: (H, W, C) -> (H, W, C)."""
     width = 2 * _BLUR_RADIUS + 1
     for axis in (0, 1) * 3:
         pad = [(_BLUR_RADIUS + 1, _BLUR_RADIUS) if i == axis else (0, 0) for i in range(3)]

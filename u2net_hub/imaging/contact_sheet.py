@@ -13,7 +13,7 @@ _FONT = 12
 
 
 class Entry(NamedTuple):
-    """Pictures that belong together, side by side, over one caption."""
+    """A group of pictures that are drawn side by side above one caption."""
 
     pictures: Sequence[Image.Image]
     caption: str
@@ -66,7 +66,7 @@ def _fitted(picture: Image.Image, tile: int) -> Image.Image:
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Cut the middle out of a line that is too wide: both ends of a file's name tell it from others."""
+    """Shorten a line that is too wide in its middle, because the ends of file names distinguish them."""
     cut = text
     while len(cut) > 3 and font.getlength(cut) > width:
         half = (len(cut) - 2) // 2

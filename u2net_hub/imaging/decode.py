@@ -1,4 +1,4 @@
-"""Read one photo from any source: EXIF orientation applied, alpha kept apart, colours in 8 bits."""
+"""Read one photo from any source, turn it upright by its EXIF orientation, and separate its alpha."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# What Pillow may open: the formats of photos, so that nothing hidden in a .png starts Ghostscript (EPS)
+# Pillow may open only these formats of photos. An EPS file with the name x.png would start Ghostscript.
 _FORMATS = tuple(
     plugin.format
     for plugin in (
@@ -52,9 +52,9 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".gif", ".bmp",
     ".ppm", ".pgm", ".jp2",
 )  # fmt: skip
-"""What a picture's name ends in, in lower case; files so named are taken from a folder."""
+"""The suffixes of picture files, in lower case. A folder's files with other suffixes are not read."""
 
-# What Pillow raises while it decodes a damaged file
+# The errors that Pillow raises while it decodes a damaged file
 _DAMAGED = (
     ArithmeticError,
     AttributeError,
@@ -82,26 +82,26 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo, upright, with its colours as they are in the file (never premultiplied)."""
+    """A decoded, upright photo with the colours of its file; they are not multiplied by alpha."""
 
     rgb: Image.Image
-    """Mode RGB."""
+    """The colours: a picture of mode RGB."""
     alpha: Image.Image | None = None
-    """Mode L; None where the photo is opaque."""
+    """The opacity: a picture of mode L. None for an opaque photo."""
     icc_profile: bytes | None = None
-    """The colour profile that `rgb` is in; None is sRGB."""
+    """The ICC colour profile of `rgb`. None means sRGB."""
     name: str = "image"
-    """The file's path, or what the photo is called in messages."""
+    """The name of the photo in messages: the path of its file, if it has one."""
     full_size: tuple[int, int] | None = None
-    """(height, width) of the photo in its file, where `rgb` is a smaller version of it; see `load`."""
+    """The (height, width) of the photo in its file, if `load` decoded `rgb` at a smaller size."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels, of the photo as it is in its file."""
+        """The (height, width) in pixels of the upright photo at the full size of its file."""
         return self.full_size or (self.rgb.height, self.rgb.width)
 
     def on(self, colour: tuple[int, int, int]) -> Image.Image:
-        """The photo without transparency, RGB, on a background of one colour."""
+        """Put the photo on a background of one colour, so that no transparency is left: mode RGB."""
         if self.alpha is None:
             return self.rgb
         return Image.composite(self.rgb, Image.new("RGB", self.rgb.size, colour), self.alpha)
@@ -119,21 +119,22 @@ def load(
     max_pixels: int | None = None,
     enough: int | None = None,
 ) -> Photo:
-    """Read one photo: EXIF orientation applied, alpha apart, colours in 8 bits.
+    """Read one photo, turn it upright by its EXIF orientation, and convert its colours to 8 bits.
 
     Args:
-        image: a path, the bytes of a file, a binary file object, a PIL image of any mode, or an array (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4), the last with alpha: uint8, uint16 (scaled to 8 bits), bool, or
-            float in [0, 1]. Of an animation the first frame is taken.
-        name: what to call it in messages, where the image itself has no name.
-        max_pixels: refuse a larger picture, before it is decoded; None: up to Pillow's own limit.
-        enough: a length in pixels. The file of a large JPEG is decoded at ½, ¼ or ⅛ of its size, several
-            times faster, where both sides stay at least as long; None: all pixels.
+        image: A path, the bytes of a file, a binary file object, a PIL image of any mode, or an array of
+            shape (H, W), (H, W, 1), (H, W, 3) or, with alpha, (H, W, 4). An array holds uint8, uint16 (which
+            is scaled to 8 bits), bool, or float in [0, 1]. Only the first frame of an animation is read.
+        name: The name of the photo in messages, if the image itself has none.
+        max_pixels: The largest number of pixels. A larger picture is refused before it is decoded. With None,
+            only Pillow's own limit holds.
+        enough: A length in pixels. A large JPEG file is decoded at ½, ¼ or ⅛ of its size, which is several
+            times faster, as long as both sides keep at least this length. None decodes all pixels.
 
     Raises:
-        ValueError: the image cannot be read or is too large; the message names it.
-        OSError: the path cannot be opened.
-        ImportError: it is HEIC, and pillow-heif is not installed.
+        ValueError: The image cannot be read or is too large; the message names it.
+        OSError: The path cannot be opened.
+        ImportError: The file is HEIC, and pillow-heif is not installed.
     """
     if isinstance(image, Photo):
         return image
@@ -166,7 +167,7 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
     if not head:
         raise ValueError(f"{name} is empty (0 bytes), expected a picture")
     stream.seek(0)
-    # ISO media files: AVIF, which Pillow reads, and HEIC, which it leaves to pillow-heif
+    # AVIF and HEIC are both ISO media files ("ftyp"). Pillow reads AVIF itself; HEIC needs pillow-heif.
     heif = head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis")
     formats = (*_FORMATS, "HEIF") if heif and _register_heif() else _FORMATS
     try:
@@ -178,7 +179,7 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
 
 
 def peek_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """(height, width) in pixels that the header of a picture's file names; None where it cannot be told."""
+    """Read the (height, width) in pixels from the header of a picture file; None if that is not possible."""
     try:
         if os.path.isfile(path):  # a pipe can be read only once
             with Image.open(path, formats=_FORMATS) as image:
@@ -243,7 +244,7 @@ def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(_ORIENTATION)
     except _DAMAGED:
-        return None  # the picture is whole, only its EXIF block is not
+        return None  # only the EXIF block is damaged; the picture itself can be used
 
 
 def _from_pil(image: Image.Image, name: str) -> Photo:
@@ -256,35 +257,35 @@ def _from_pil(image: Image.Image, name: str) -> Photo:
     if image.has_transparency_data:
         alpha = image.convert("RGBA").getchannel("A")
         alpha = None if alpha.getextrema() == (255, 255) else alpha
-        # without the "transparency" entry, which a conversion to RGB would warn of or carry along
+        # This drops the "transparency" entry. A conversion to RGB would warn of it or keep it.
         image = image.convert("L" if image.mode == "LA" else "RGBA")
-    if profile is not None and profile[16:20] != b"RGB ":  # ICC.1:2022, 7.2.6: the colour space of the data
+    if profile is not None and profile[16:20] != b"RGB ":  # the profile's colour space (ICC.1:2022, 7.2.6)
         return Photo(_to_srgb(image, profile), alpha, name=name)
     return Photo(image.convert("RGB"), alpha, profile, name)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """A picture with a CMYK, grey or Lab profile, in sRGB: its own profile does not fit RGB pixels."""
+    """Convert a picture with a CMYK, grey or Lab profile to sRGB: that profile does not fit RGB pixels."""
     try:
         srgb = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, BytesIO(profile), srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, ImportError):  # a damaged profile, or one of another mode; or no LittleCMS
+    except (ImageCms.PyCMSError, ImportError):
+        # The profile is damaged or of another mode, or Pillow has no LittleCMS.
         return image.convert("RGB")
     assert converted is not None  # only with inPlace=True
     return converted
 
 
 def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    """A picture of mode I;16…, I or F as mode L.
+    """Convert a picture of mode I;16…, I or F to mode L.
 
-    Modes I and F have no fixed range: values up to 1 (F only) are shares of white, up to 255 they are 8-bit,
-    up to 65535 16-bit.
+    Modes I and F have no fixed range, so the maximum decides what white is: 1 (F only), 255 or 65535.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         return Image.fromarray(_from_16_bit(values))
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 65535):  # also where they are NaN
+    if not (low >= 0 and high <= 65535):  # this form also refuses NaN
         raise ValueError(
             f"mode {image.mode} with values from {low:g} to {high:g}, expected 0 to 1, 255 or 65535"
         )
@@ -309,7 +310,7 @@ def _from_array(values: NDArray[np.generic], name: str) -> Image.Image:
         values = _from_16_bit(values)
     elif np.issubdtype(values.dtype, np.floating):
         low, high = values.min(), values.max()
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # rounding of a resize is forgiven; NaN is not
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # resizing may overshoot a little; NaN is refused
             raise ValueError(
                 f"{name} has float values from {low:g} to {high:g}, expected [0, 1]; "
                 "an image of 0 to 255 goes in as .astype('uint8')"

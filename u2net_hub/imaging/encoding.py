@@ -1,4 +1,4 @@
-"""Pictures as the bytes of a file, lossless but for JPEG."""
+"""Encode pictures as the bytes of a file; all formats except JPEG are lossless."""
 
 from __future__ import annotations
 

@@ -64,9 +64,8 @@ _NEIGHBOURS = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3)])
 # Saliency up to which a pixel keeps a patch around it open, and levels at which a patch may be enclosed
 _SURE_BACKGROUND = 0.25
 _RIMS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# What is opaque for the most part is wholly so where it is farther than this from what is transparent. Of 90
-# photos of DUTS-TR with maps of 160 px, 16 show more than 5 % of the object see-through, away from its
-# outline. With "sharp" none does, and with "hair" 8 do; a lower `solid` makes hair opaque that is not.
+# A pixel that is mostly opaque becomes wholly opaque if it is farther than this from what is transparent.
+# A lower `solid` would make hair opaque that is not.
 _TRANSPARENT = 0.1
 _DEPTH = 8.0  # pixels at SIDE
 

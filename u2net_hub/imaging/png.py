@@ -1,4 +1,4 @@
-"""Pictures as PNG, several times faster than Pillow writes them and not larger."""
+"""Write PNG files several times faster than Pillow does, and no larger."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-# Colour types of the specification (ISO/IEC 15948), by Pillow's modes
+# The colour types of the PNG specification (ISO/IEC 15948) for Pillow's modes
 _COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
 MODES = tuple(_COLOUR_TYPES)
-"""Modes of the pictures that `encode_png` takes."""
+"""The modes that `encode_png` can write."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Each byte less the one above it: on photos as small as the best filter of each row, and one subtraction
+# The filter "Up" subtracts from each byte the byte above it. On photos, the files are as small as with the
+# best filter for each row, and one subtraction is enough.
 _UP = 2
-_STRIP = 1 << 20  # bytes that are filtered at once: they stay in the processor's cache
+_STRIP = 1 << 20  # The number of bytes that are filtered at once; they fit into the processor's cache.
 
 
 class _Compressor(Protocol):
@@ -32,15 +33,15 @@ class _Compressor(Protocol):
 
 
 def encode_png(picture: Image.Image) -> bytearray:
-    """The bytes of a PNG file, with the ICC profile in `picture.info`; nothing else of `info` is kept.
+    """Return the bytes of a PNG file. Of `picture.info`, the file keeps only the ICC profile.
 
-    With isal installed (`pip install 'u2net-hub[fast]'`) it takes a third of the time that zlib does.
+    If isal is installed (`pip install 'u2net-hub[fast]'`), this takes a third of the time that zlib needs.
 
     Args:
-        picture: of mode L, RGB or RGBA.
+        picture: A picture of mode L, RGB or RGBA.
 
     Raises:
-        ValueError: it is of another mode.
+        ValueError: The picture has another mode.
     """
     if picture.mode not in _COLOUR_TYPES:
         raise ValueError(f"a picture of mode {picture.mode} was given, expected one of {list(MODES)}")
@@ -49,7 +50,7 @@ def encode_png(picture: Image.Image) -> bytearray:
     _add(out, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0))
     if profile := picture.info.get("icc_profile"):
         _add(out, b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
-    compressor = _deflate()(1, zlib.DEFLATED, 15)  # the window of 32 kB that the specification allows
+    compressor = _deflate()(1, zlib.DEFLATED, 15)  # a window of 2¹⁵ bytes, the largest that PNG allows
     row = width * len(picture.getbands())
     rows = max(_STRIP // max(row, 1), 1)
     above = np.zeros((1, row), np.uint8)
@@ -75,7 +76,7 @@ def _add(out: bytearray, kind: bytes, data: bytes) -> None:
 
 @cache
 def _deflate() -> Callable[[int, int, int], _Compressor]:
-    """What makes a compressor of a level, a method and a window."""
+    """Return the function that makes a compressor from a level, a method and a window size."""
     try:
         from isal import isal_zlib
     except ImportError:

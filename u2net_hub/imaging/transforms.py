@@ -28,8 +28,8 @@ _RESAMPLE = {
 }
 
 
-# A transparent photo is shown to the network on white. Tried on 120 photos of DUTS-TR cut out by their masks,
-# with the authors' U²-Net†: it finds the object with an IoU of .988 on white, .985 on grey, .977 on black.
+# The network sees a transparent photo on white. With 120 photos of DUTS-TR that were cut out by their masks,
+# the authors' U²-Net† found the object with an IoU of .988 on white, .985 on grey and .977 on black.
 _BACKGROUND = (255, 255, 255)
 
 
@@ -45,7 +45,8 @@ def preprocess(photo: Photo, config: U2NetConfig) -> NDArray[np.float32]:
     if config.in_channels == 1:
         image = image.convert("L")
     pixels = np.asarray(image.resize((width, height), _RESAMPLE[config.interpolation]), np.float32)
-    # the image's own maximum, after resizing: ToTensorLab in the official data_loader.py; black stays black
+    # The official ToTensorLab (data_loader.py) divides by the resized image's own maximum. A black image is
+    # divided by 1.
     top = max(float(pixels.max()), 1.0) if config.scale == "image_max" else 255.0
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     x = (pixels.reshape(height, width, -1) / np.float32(top) - mean) / std
@@ -61,22 +62,15 @@ def check_channels(config: U2NetConfig) -> None:
 
 
 FOUND_FROM = 0.5
-"""A photo has a salient object if its confidence is at least this: the pixels that min–max would turn into
-foreground have a mean probability above one half.
-
-Chosen on one half of a set made of DUTS-TR, with the authors' U²-Net†, against the map's maximum and its
-99.9th percentile: it empties the most of 712 crops without a mask pixel (53 %, against 47 % and 50 %) and
-none of 784 photos, the least sure of which has .71, so that weights that are less sure have room. On the
-other half it empties 423 of 788 such crops, which all have a foreground with "always", and none of 816
-photos; nor does it one of 100 of ECSSD. Most crops that keep their foreground do show something, unmarked
-in their photo."""
+"""A photo has a salient object if its `confidence` is at least this; docs/cutouts.md explains the choice."""
 
 
 def confidence(probability: NDArray[np.float32]) -> float:
     """Measure how sure the network is that there is a salient object: (h, w) before min–max -> [0, 1].
 
-    The confidence is the mean probability of the pixels that min–max turns into foreground, which are those
-    from halfway between the lowest and the highest up. It is 0 for a constant map, which has no foreground.
+    Min–max turns a pixel into foreground if its probability is at least halfway between the lowest and the
+    highest. The confidence is the mean probability of these pixels. A constant map has no foreground, so its
+    confidence is 0.
     """
     foreground = probability[stretch(probability) >= 0.5]
     return float(foreground.mean()) if foreground.size else 0.0
@@ -146,7 +140,7 @@ def to_grey(saliency: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     return grey
 
 
-# Rows of a large map that are made at once: few enough for the processor's cache
+# The number of rows of a large map that are computed at once: these fit into the processor's cache.
 _STRIP_ROWS = 32
 
 
@@ -162,7 +156,7 @@ def _resized_strips(
         yield slice(0, height), np.clip(values, 0, 1, out=values)
         return
     wide = np.asarray(image if width == w else image.resize((width, h), Image.Resampling.BILINEAR))
-    # rows between two rows, centres of pixels on centres, as Pillow does it
+    # Interpolate between two rows with the pixel centres aligned, as Pillow does.
     position = np.clip((np.arange(height) + 0.5) * (h / height) - 0.5, 0, h - 1)
     upper = position.astype(np.intp)
     lower = np.minimum(upper + 1, h - 1)
@@ -194,9 +188,9 @@ def palette() -> bytes:
     """Make the palette of the classes 0 … 255: the PASCAL VOC colour map, in which 0 is black."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
-    for bit in range(
-        8
-    ):  # bits 0, 1, 2 of the class number go to the top of red, green, blue; then the next three
+    # Bits 0, 1, 2 of the class number become the highest bits of red, green, blue; the next three bits
+    # follow.
+    for bit in range(8):
         for channel in range(3):
             colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return colours.tobytes()

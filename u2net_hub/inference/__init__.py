@@ -1,4 +1,4 @@
-"""From photos to results: one photo, many photos, folders."""
+"""Turn photos into masks and cutouts: one photo, many photos, or whole folders."""
 
 import lazy_loader
 

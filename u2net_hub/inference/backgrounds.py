@@ -1,4 +1,4 @@
-"""What a cutout may be placed on: a colour, a picture, or the photo's own background out of focus."""
+"""The backgrounds of a cutout: a colour, a picture, or the photo's own background out of focus."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_background(background: Background) -> ReadBackground:
 
 
 def render_background(background: ReadBackground, photo: Photo, alpha: Image.Image) -> Image.Image:
-    """The picture to place a photo's cutout on: RGB, of the photo's size.
+    """Make the picture on which a photo's cutout is placed: RGB, of the photo's size.
 
     Args:
         background: What `read_background` returned.

@@ -40,8 +40,9 @@ Status: TypeAlias = Literal["written", "skipped", "failed"]
 # The exceptions of one file that do not stop the others
 _FAILURES = (ValueError, OSError, ImportError, MemoryError)
 
-# The pixels that may be read or written ahead for each thread: one large photo. A pixel takes 4 bytes,
-# and 4 more in a cutout. When only the number of photos was limited, 40 photos of 12 megapixels took 2 GB.
+# The number of pixels, for each thread, of the photos that are in memory: one large photo. A pixel takes 4
+# bytes, and 4 more in a cutout. With a limit only on the number of photos, 40 photos of 12 megapixels took 2
+# GB.
 _PIXELS_PER_WORKER = 12_500_000
 
 _Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
@@ -102,7 +103,7 @@ def run_files(
     """Make a mask or a cutout of every photo, and write each to a file.
 
     Reading, network and writing run at the same time, on a few photos at once, so that a folder of any size
-    fits into memory. Each output appears whole or not at all, and no output ever replaces an input.
+    fits into memory. Each output is written completely or not at all, and no output ever replaces an input.
 
     Args:
         pipeline: The pipeline that makes the saliency maps.
@@ -160,7 +161,7 @@ def run_files(
 
 
 def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
-    """Read, infer and write at the same time; yields the reports in the order of the jobs.
+    """Read, infer and write at the same time, and yield the reports in the order of the jobs.
 
     One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps
     the machine busy; if the network takes longer, the pool mostly waits and leaves the cores to the network.
@@ -191,7 +192,7 @@ def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> I
 
 
 def _pixels(job: Job, options: Options) -> int:
-    """The number of pixels of a photo by its header, before the photo is read; 0 if unknown."""
+    """Count the pixels of a photo by its header, before the photo is read; 0 if unknown."""
     if job.source is None or to_be_skipped(job, options):
         return 0
     height, width = peek_size(job.source) or (0, 0)
@@ -199,7 +200,7 @@ def _pixels(job: Job, options: Options) -> int:
 
 
 def _area(each: _Sized) -> int:
-    """The number of pixels of a photo that was read; 0 for a report."""
+    """Count the pixels of a photo that was read; 0 for the report of a failed one."""
     if isinstance(each, FileReport):
         return 0
     height, width = each.photo.size
@@ -275,7 +276,7 @@ def _render(result: SaliencyResult, options: Options) -> Image.Image:
         picture = result.over(
             options.background, options.threshold, edges=options.edges, clean_edges=options.clean_edges
         )
-    box = result.bbox() if options.crop else None
+    box = result.bbox(edges=options.edges) if options.crop else None
     return picture if box is None else picture.crop(box)
 
 
@@ -293,6 +294,6 @@ def _report(
 
 
 def _reason(error: BaseException, name: str) -> str:
-    """The message of an exception, with the file's name and without the system's error number."""
+    """Write the message of an exception with the file's name and without the system's error number."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return reason if name in reason else f"{name}: {reason}"

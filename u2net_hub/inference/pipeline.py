@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MinMax: TypeAlias = Literal["auto", "always", "never"]
 
 
-# A JPEG that is decoded at reduced size still has at least so many times the network's input size
+# A JPEG that is decoded at reduced size is still at least this many times as large as the network's input.
 _DRAFT = 2
 
 
@@ -39,13 +39,13 @@ class Prepared(NamedTuple):
 
 
 class SaliencyPipeline:
-    """Finds the salient object in photos: photos in, `SaliencyResult` out.
+    """Find the salient object in photos: the pipeline takes photos and returns a `SaliencyResult` for each.
 
     Args:
         model: A U2Net, which is copied, or a source of weights as `U2Net.from_pretrained` takes it.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available.
         engine: "torch", "onnxruntime", "openvino", or "auto" for the fastest installed, see `open_engine`.
-        precision: "exact", float32; "fast", 16-bit if the hardware has it; "int8"; see `open_engine`.
+        precision: "exact" (float32), "fast" (16-bit if the hardware has it) or "int8", see `open_engine`.
         batch_size: The number of photos that the network sees at once when it is given several.
         compile: Whether torch compiles the network, see `open_engine`.
         minmax: Replaces the config's setting, see `imaging.postprocess`.

@@ -66,7 +66,7 @@ def check_options(options: Options) -> None:
 
 
 def choose_format(format: Format | None, out: str | Path | None, names: Sequence[str | Path]) -> Format:
-    """The format of the outputs: the one asked for, else by the suffix of the output file, else PNG."""
+    """Choose the format of the outputs: the requested one, else that of the output's suffix, else PNG."""
     if format is not None and format not in WRITTEN:
         raise ValueError(f"unknown format {format!r}, expected one of {list(WRITTEN)}")
     if out is None or not _is_file(out, names):
@@ -80,14 +80,14 @@ def choose_format(format: Format | None, out: str | Path | None, names: Sequence
 
 
 def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
-    """Whether `out` names a file: there is one input, which is no folder, and `out` has a suffix."""
+    """Tell whether `out` names a file: there is one input, it is not a folder, and `out` has a suffix."""
     return (
         len(names) == 1 and not Path(names[0]).is_dir() and Path(out).suffix != "" and not Path(out).is_dir()
     )
 
 
 def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Options) -> list[Job]:
-    """A job for each picture, without duplicates, in the order of the inputs."""
+    """Make a job for each picture, without duplicates, in the order of the inputs."""
     if not names:
         raise ValueError("no input, expected files, folders or '-'")
     if "-" in (str(out), *map(str, names)):
@@ -112,7 +112,7 @@ def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Opti
 
 
 def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
-    """The job that reads standard input or writes standard output."""
+    """Make the job that reads standard input or writes standard output."""
     if len(names) != 1:
         raise ValueError(f"'-' stands for one picture, and there are {len(names)} inputs")
     name = str(names[0])
@@ -132,7 +132,7 @@ def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
 
 
 def _walk(folder: Path, out: str | Path | None) -> list[Path]:
-    """The pictures in a folder and its subfolders, sorted."""
+    """List the pictures in a folder and its subfolders, sorted."""
     visited = set()
     if out is not None and Path(out).is_dir() and not Path(out).samefile(folder):
         visited.add(_identity(Path(out)))  # an output folder inside the input folder holds no inputs
@@ -159,7 +159,7 @@ def _walk(folder: Path, out: str | Path | None) -> list[Path]:
 
 
 def _without_own_outputs(pictures: list[Path]) -> list[Path]:
-    """Drop the outputs of earlier runs beside their source, e.g. cat_mask.png if there is a cat.jpg."""
+    """Leave out the outputs of earlier runs beside their source, e.g. cat_mask.png if there is a cat.jpg."""
     sources = {picture.with_suffix("") for picture in pictures}
     made = {source.with_name(f"{source.name}_{kind}") for source in sources for kind in get_args(Kind)}
     return [picture for picture in pictures if picture.with_suffix("") not in made]
@@ -209,7 +209,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise if an output folder cannot be made or written to; it is made with its first output."""
+    """Raise if an output folder cannot be made or written to. Only the first output really makes it."""
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():
         raise NotADirectoryError(
@@ -220,5 +220,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def to_be_skipped(job: Job, options: Options) -> bool:
-    """Whether the job's output exists and existing outputs are skipped."""
+    """Tell whether a job is skipped because its output exists."""
     return options.existing == "skip" and job.target is not None and os.path.lexists(job.target)

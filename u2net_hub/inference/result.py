@@ -45,7 +45,7 @@ class SaliencyResult:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the photo in pixels."""
+        """The (height, width) of the photo in pixels."""
         return self.photo.size
 
     @cached_property
@@ -91,7 +91,7 @@ class SaliencyResult:
         return im.most_likely(self._fused, self.size)
 
     def for_class(self, label: int | str) -> SaliencyResult:
-        """The result for one class: its probability takes the place of the saliency.
+        """Return the result for one class, with the probability of this class as the saliency.
 
         Args:
             label: The number of the class, or its name in the config.
@@ -106,7 +106,7 @@ class SaliencyResult:
         )
 
     def mask(self, threshold: float | None = 0.5, *, edges: Edges = "soft") -> Image.Image:
-        """The mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
+        """Make the mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
 
         Args:
             threshold: A number from 0 to 1; None gives the saliency itself in 256 grey levels.
@@ -122,7 +122,7 @@ class SaliencyResult:
         return Image.fromarray(self._matte(threshold, edges))
 
     def alpha(self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES) -> Image.Image:
-        """The cutout's alpha channel: the matte times the photo's own alpha, mode L.
+        """Make the cutout's alpha channel: the matte times the photo's own alpha, mode L.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
@@ -134,7 +134,7 @@ class SaliencyResult:
     def cutout(
         self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES, clean_edges: bool = False
     ) -> Image.Image:
-        """The photo with a transparent background: mode RGBA, with the photo's colours and ICC profile.
+        """Make the background transparent: mode RGBA, with the photo's colours and ICC profile.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
@@ -176,17 +176,18 @@ class SaliencyResult:
         behind = render_background(read_background(background), self.photo, self.alpha(edges="soft"))
         return self._with_profile(Image.composite(colours, behind, self.alpha(threshold, edges=edges)))
 
-    def bbox(self, threshold: float = 0.1) -> tuple[int, int, int, int] | None:
-        """The box around the object: (left, top, right, bottom) in pixels, as `Image.crop` takes it.
+    def bbox(self, threshold: float = 0.1, *, edges: Edges = "soft") -> tuple[int, int, int, int] | None:
+        """Find the box around the object: (left, top, right, bottom) in pixels, for `Image.crop`.
 
         Args:
             threshold: The least visibility of a pixel in the box, from 0 to 1.
+            edges: Those of the cutout that is cropped, see `cutout`.
 
         Returns:
             The box; None if no pixel is visible enough.
         """
         least = 255 * _checked(threshold)
-        shown = np.asarray(self.alpha(edges="soft")) >= least
+        shown = np.asarray(self.alpha(edges=edges)) >= least
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         if not rows.size:
             return None
@@ -214,7 +215,7 @@ class SaliencyResult:
         """The matte that follows the photo's edges; alpha and colours of a cutout share it."""
         if edges not in self._mattes:
             self._check_full_size()
-            self._mattes[edges] = im.refine(self.photo.rgb, self._normalised, edges)
+            self._mattes[edges] = im.refine(self.photo.on((255, 255, 255)), self._normalised, edges)
         return self._mattes[edges]
 
     def _colours(self, threshold: float | None, edges: Edges, clean_edges: bool) -> Image.Image:
@@ -244,7 +245,7 @@ class SaliencyResult:
 
 
 def class_index(config: U2NetConfig, label: int | str) -> int:
-    """The channel of a class.
+    """Find the channel of a class.
 
     Raises:
         ValueError: The network has no such class, or only one output.

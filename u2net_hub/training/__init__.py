@@ -1,4 +1,4 @@
-"""Train a network: recipes, batches, the loop, checkpoints to resume from, and the dry run."""
+"""Train a network: recipes, batches, the training loop, checkpoints for resuming, and the dry run."""
 
 import lazy_loader
 

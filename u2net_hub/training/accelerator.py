@@ -1,4 +1,4 @@
-"""The process that trains: its device, its memory, and its group of processes."""
+"""Prepare the training process: its device, its memory, and its group of processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises:
         ImportError: accelerate or timm is missing.
-        ValueError: The device is not there, or does not support the precision.
+        ValueError: The device is not available, or it does not support the precision.
     """
     try:
         import timm  # noqa: F401
@@ -69,7 +69,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def free_memory() -> float:
-    """The number of bytes that programs can allocate without swapping."""
+    """Return the number of bytes that programs can allocate without swapping."""
     import psutil
 
     return float(psutil.virtual_memory().available)
@@ -77,7 +77,7 @@ def free_memory() -> float:
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Tell glibc to keep freed memory meanwhile: fetching it anew from the kernel costs a fault per page.
+    """Make glibc keep freed memory in this context, because new memory costs a page fault per page.
 
     With batches of 16 at 160 px on two cores, speed rises from 7.1 to 10.7 images/s. Without glibc, this does
     nothing.

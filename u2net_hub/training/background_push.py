@@ -1,4 +1,4 @@
-"""Push the folders of a training run to the Hub from a thread of its own."""
+"""Push the folders of a training run to the Hub in a background thread."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Pictures:
         return cls(torch.from_numpy(images), torch.from_numpy(masks))
 
     def resized(self, size: tuple[int, int], *, classes: bool = False, threads: int = 4) -> Pictures:
-        """A copy at another size, on the CPU. Class numbers are not interpolated."""
+        """Return a copy at another size, on the CPU. Class numbers are not interpolated."""
         if tuple(self.masks.shape[1:]) == size:
             return self
         sources = (self.images.numpy(), self.masks.numpy())
@@ -93,7 +93,7 @@ class Pictures:
         return Pictures(*map(torch.from_numpy, copies))
 
     def to(self, device: torch.device) -> Pictures:
-        """A copy on another device."""
+        """Return a copy on another device."""
         return Pictures(self.images.to(device), self.masks.to(device))
 
     @property
@@ -106,7 +106,7 @@ class Pictures:
 
 
 def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An array in memory, or in a temporary file that is removed as soon as nothing uses it."""
+    """Allocate an array in memory, or in a temporary file that is removed when nothing uses it any more."""
     if folder is None:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile(dir=folder, prefix=".pictures-") as file:
@@ -123,7 +123,7 @@ def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray[tuple[i
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Give a file its blocks on the disk now: writing to a mapped file on a full disk kills the process."""
+    """Reserve a file's blocks on the disk: writing to a mapped file on a full disk kills the process."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file.fileno(), 0, size)
@@ -157,11 +157,11 @@ def normalise(images: Tensor, config: U2NetConfig) -> Tensor:
 
 
 class Batches:
-    """Augmented batches by number. A batch depends on the seed and its number alone.
+    """The augmented batches of a run, by number. A batch depends only on the seed and its number.
 
-    The samples of one shuffled epoch after the other are cut into batches, so a batch may hold the end of one
-    epoch and the begin of the next. Several processes share each global batch, so that their number does not
-    change what the network learns.
+    All shuffled epochs form one sequence of samples, which is cut into batches, so a batch may hold the end
+    of one epoch and the beginning of the next. Several processes share each global batch, so the number of
+    processes does not change what the network learns.
 
     Args:
         pictures: The whole training set, at the size that `phase` loads.
@@ -207,13 +207,13 @@ class Batches:
         self.mine = slice(rank * share, (rank + 1) * share)
 
     def indices(self, number: int) -> list[int]:
-        """The samples of a global batch."""
+        """Return the indices of the samples in a global batch."""
         n = len(self.pictures)
         places = range(number * self.batch_size, (number + 1) * self.batch_size)
         return [_order(n, self.seed, place // n)[place % n] for place in places]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """The part of a batch that this process trains on: float32 (B, 3, crop, crop), and the target."""
+        """Make this process's part of a batch: the input, float32 (B, 3, crop, crop), and the target."""
         device = self.pictures.images.device
         load, crop, n = self.phase.load, self.phase.crop, self.batch_size
         generator = _generator(_AUGMENTATION, self.seed, number)
@@ -238,7 +238,7 @@ class Batches:
 
 @lru_cache(maxsize=2)
 def _order(n: int, seed: int, epoch: int) -> list[int]:
-    """The samples of an epoch, shuffled."""
+    """Return the indices of all samples in the shuffled order of an epoch."""
     order: list[int] = torch.randperm(n, generator=_generator(_ORDER, seed, epoch)).tolist()
     return order
 
@@ -247,7 +247,7 @@ _ORDER, _AUGMENTATION = 0, 1
 
 
 def _generator(stream: int, seed: int, number: int) -> torch.Generator:
-    """A random generator of its own for each combination of the arguments, of any size."""
+    """Make a random generator that is different for each combination of the numbers, which may be large."""
     mixed = np.random.SeedSequence([stream, seed, number]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))
 

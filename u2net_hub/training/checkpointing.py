@@ -21,12 +21,12 @@ _KEPT = 2
 
 
 def checkpoint_name(step: int) -> str:
-    """The name of the folder for a step. Names sort in the order of steps."""
+    """Return the name of the folder for a step. Sorted names are in the order of the steps."""
     return f"step-{step:08d}"
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The last complete checkpoint of a run. A folder gets its final name only when it is complete."""
+    """Find the last complete checkpoint of a run. A folder gets its final name only when it is complete."""
     return max((run / "checkpoints").glob("step-*"), default=None)
 
 

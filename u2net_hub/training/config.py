@@ -1,4 +1,4 @@
-"""How a network is trained, as data: recipes, and the configuration of one run."""
+"""The settings of training: recipes, and the configuration of one run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Phase(NamedTuple):
     load: int
     """The side that pictures are resized to, in pixels."""
     crop: int
-    """The side of the random crop that the network sees, in pixels. Equal to `load`, it crops nothing."""
+    """The side of the network's random crop, in pixels. If it equals `load`, nothing is cropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +244,7 @@ class TrainConfig:
 
     @property
     def settings(self) -> Recipe:
-        """The recipe with the changes of this run.
+        """Return the recipe with the changes of this run.
 
         Raises:
             ValueError: A change names no field of the recipe.
@@ -296,7 +296,7 @@ class TrainConfig:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The help text of each field of `TrainConfig` or `Recipe`: the docstring below it in the source.
+    """Read the help text of each field of `TrainConfig` or `Recipe`: the docstring below it in the source.
 
     Returns:
         Names of fields and their help texts; nothing where the source is not installed.
@@ -328,7 +328,7 @@ def _check_recipe(recipe: Recipe) -> None:
             raise ValueError(f"{name} is {getattr(recipe, name)!r}, expected one of {list(choices)}")
     ends = [phase.until for phase in recipe.phases]
     if ends and (ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1):
-        raise ValueError(f"phases end at {ends}, expected rising parts of the run, the last one 1")
+        raise ValueError(f"phases end at {ends}, expected rising fractions that end at 1")
     for phase in recipe.phases:
         if not 32 <= phase.crop <= phase.load:
             raise ValueError(f"phase crops {phase.crop} of {phase.load} px, expected 32 ≤ crop ≤ load")

@@ -16,7 +16,7 @@ _INSPECTED = 16
 
 
 def open_data(config: TrainConfig) -> SaliencyDataset:
-    """The pairs of the run, including those that will be held out.
+    """Open the pairs of the run, including those that will be held out.
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.
@@ -41,7 +41,9 @@ def held_out_by_default(pairs: int, *, tuning: bool = False) -> int:
 
 
 def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
-    """Open the data and divide it into (training, held out).
+    """Open the data and return its two parts (training, held out).
+
+    If `config.validation_data` is given, that data set is held out, and all pairs of the data train.
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.
@@ -65,13 +67,13 @@ def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
 
 
 def fit_batch(batch_size: int, pairs: int, *, parts: int, live_norm: bool) -> int:
-    """The batch size for a small set: at most `pairs`, and a multiple of `parts`.
+    """Reduce the batch size for a small data set: at most `pairs`, and a multiple of `parts`.
 
     Args:
         batch_size: The batch size of the recipe.
         pairs: The number of training pairs.
         parts: The number of micro-batches of a step: accumulation steps times processes.
-        live_norm: Whether batch norm learns; then it needs 2 pairs in each micro-batch.
+        live_norm: Whether batch norm is trained; then each micro-batch needs 2 pairs.
 
     Raises:
         ValueError: There are too few pairs for a micro-batch.
@@ -104,7 +106,7 @@ def check_saliency_masks(dataset: SaliencyDataset) -> None:
     for i in sorted(set(np.linspace(0, len(dataset) - 1, _INSPECTED).astype(int))):
         path = dataset.mask_path(i)
         numbers = read_mask(path, classes=256)
-        # a palette of black and white stores 0 and 1, and means 0 and 255
+        # a mask with a black and white palette stores 0 and 1, which mean 0 and 255
         white = read_mask(path) >= 250
         count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
     small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())

@@ -23,7 +23,7 @@ from .network import build_network, criterion_of, freeze, parts_to_freeze
 from .trainer import Trainer
 from .unfolding import unfold_batch_norms
 
-# batch norm over one picture needs this: at 32 px, the deepest stages have a single value per channel
+# The smallest side for batch norm over one picture: at 32 px, the deepest stages have one value per channel.
 _SIDE = 128
 
 
@@ -46,7 +46,7 @@ class Estimate:
     data_wait: dict[int, float]
     """The fraction of time spent waiting for batches, 0 to 1, by the side of the crop."""
     memory: int
-    """Bytes that the run needs on the GPU, or else in the process; decoded pictures are included."""
+    """The bytes that the run needs, on the GPU or else in main memory, including the decoded pictures."""
     seconds: float
     """The expected duration of all steps, without validation."""
 

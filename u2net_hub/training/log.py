@@ -76,14 +76,14 @@ class RunLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Read the rows of metrics.csv, without a last row that is incomplete because the process died."""
+    """Read the complete rows of metrics.csv; the last one is incomplete if the process was killed."""
     with path.open(newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     return [row for row in rows if None not in row.values() and row["step"].isdigit()]
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The validations in `folder`/metrics.csv: the scores of each, and when it was made ("hours")."""
+    """Read the validations in `folder`/metrics.csv: the scores of each, and its time in the run ("hours")."""
     rows = [row for row in read_metrics(folder / "metrics.csv") if row["val_mae"] or row["val_miou"]]
     names = {"val_mae": "mae", "val_max_f": "max_f", "val_weighted_f": "weighted_f", "val_miou": "mean_iou"}
     return [

@@ -13,7 +13,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 def deep_supervision(
     outputs: Sequence[Tensor], target: Tensor, criterion: Criterion, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """The weighted sum of the criterion over fused and side outputs: section 3.3 of arXiv 2005.09007.
+    """Sum the weighted losses of the fused and the side outputs (section 3.3 of arXiv 2005.09007).
 
     Args:
         outputs: Logits, the fused output first, each (B, out, H, W). They are converted to float32.
@@ -44,8 +44,8 @@ def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
     """1 - intersection over union of soft masks, the mean over the batch: (B, 1, H, W) each -> scalar.
 
-    This is the IoU loss of BASNet (Qin et al. 2019). One pixel is added to both areas, so that a map for an
-    empty target has a lower loss the less it finds.
+    This is the IoU loss of BASNet (Qin et al. 2019). One pixel is added to both areas. Therefore, if the
+    target is empty, the loss falls as the map finds less.
     """
     saliency = logits.sigmoid()
     both = (saliency * target).sum((1, 2, 3))

@@ -24,7 +24,9 @@ def criterion_of(config: TrainConfig) -> Criterion:
 
 
 def build_network(config: TrainConfig) -> U2Net:
-    """Build a new network, or load the weights of `config.init`, with one output for each class.
+    """Build a new network, or load the weights of `config.init`.
+
+    If `config.classes` is given, the network has one output channel for each class.
 
     Raises:
         ValueError: The network of `config.init` does not take RGB input.

@@ -1,4 +1,4 @@
-"""How a run began, as its records and cards tell it: the command, without folders of the machine."""
+"""The command that started a run, as its records and cards show it, without folders of this machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PATHS = ("data", "out", "images", "masks", "init", "validation_data", "evaluate
 
 
 def resume_command(out: str, processes: int = 1) -> str:
-    """The command that continues a run."""
+    """Make the command that continues a run."""
     launcher = ["u2net"] if processes == 1 else ["accelerate", "launch", "-m", "u2net_hub"]
     return shlex.join([*launcher, "train", "--out", out, "--resume"])
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The same configuration with absolute paths, so that the run can be resumed from any folder."""
+    """Return the configuration with absolute paths, so that the run can be resumed from any folder."""
 
     def absolute(path: str) -> str:
         return str(Path(path).expanduser().absolute()) if path else path
@@ -69,7 +69,7 @@ def command_without_folders(command: str) -> str:
 
 
 def python_call(config: TrainConfig) -> str:
-    """The call of `train` that starts such a run, with the fields that differ from their defaults."""
+    """Write the call of `train` that starts such a run, with the fields that differ from their defaults."""
     arguments = []
     for field in fields(config):
         value = getattr(config, field.name)
@@ -84,7 +84,7 @@ def python_call(config: TrainConfig) -> str:
 
 
 def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:
-    """The command that a run began with, without folders of the machine.
+    """Return the command that started the run, with each path shortened to its last name.
 
     Args:
         config: The settings of the run.

@@ -146,7 +146,7 @@ class Run:
             dynamic_ncols=True,
         )
         pending: list[tuple[int, float, Tensor]] = []
-        # reading a loss makes the CPU wait for the GPU, so with a GPU it is read only now and then
+        # To read a loss, the CPU has to wait for the GPU, so with a GPU it is read only now and then.
         every = 1 if self.accelerator.device.type == "cpu" else 20
         stream = trainer.stream(progress.step)
         clock = told = time.perf_counter()
@@ -297,7 +297,7 @@ class Run:
         return final
 
     def _score(self, final: Path) -> None:
-        """Score the result on the held-out pairs and on `config.evaluate`: results.json and its plots."""
+        """Score the result on the held-out pairs and on `config.evaluate`; write results.json and plots."""
         config, recipe, held_out = self.config, self.recipe, self.trainer.held_out
         device = self.accelerator.device.type
         if not config.validation_data:

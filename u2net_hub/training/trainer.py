@@ -126,7 +126,10 @@ class Trainer:
 
     @property
     def hide_bars(self) -> bool | None:
-        """The `disable` of tqdm: None shows the bars of the main process if stderr is a terminal."""
+        """The argument `disable` for tqdm's progress bars.
+
+        It is None in the main process, which shows bars if stderr is a terminal, and True in the others.
+        """
         return None if self.is_main else True
 
     def _on_device(self, pictures: Pictures) -> Pictures:
@@ -195,7 +198,7 @@ class Trainer:
         unfold_batch_norms(self.network, photos, phase)
 
     def stream(self, step: int) -> Generator[tuple[Tensor, Tensor]]:
-        """Micro-batches from a step on. The next one is made while the network works on the current one."""
+        """Yield micro-batches from a step on. With a GPU, a thread makes the next one meanwhile."""
         recipe, accumulate = self.recipe, self.config.accumulate
         device = self.accelerator.device
         batches: Batches | None = None
@@ -209,7 +212,7 @@ class Trainer:
                 batch = ahead.result() if ahead is not None else batches[number]
                 following = number + 1
                 same = phase_at(recipe, following // accumulate, self.total_steps) == phase
-                # cutting a batch out of pictures on the GPU is cheap; one from memory is made ahead
+                # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
                 worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
                 ahead = pool.submit(batches.__getitem__, following) if worth and same else None
                 yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
@@ -224,7 +227,7 @@ class Trainer:
         return self.batches(self._on_device(pictures), phase)
 
     def batches(self, pictures: Pictures, phase: Phase) -> Batches:
-        """The micro-batches of this run at one resolution."""
+        """Make the micro-batches of this run at one resolution."""
         return Batches(
             pictures,
             self.network.config,
@@ -239,7 +242,7 @@ class Trainer:
         )
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
-        """Do one optimizer step. Return its loss, the mean over accumulation steps, and its learning rate."""
+        """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
         recipe, accelerator = self.recipe, self.accelerator
         if self.schedule is not None:
             self.schedule.step_update(self.progress.step)
@@ -272,7 +275,7 @@ class Trainer:
         freeze(self.network, parts_to_freeze(self.config))
 
     def any_process(self, asked: bool) -> bool:
-        """Whether `asked` is true in any process. A signal reaches the processes at different steps."""
+        """Tell whether `asked` is true in any process. A signal reaches the processes at different steps."""
         if self.accelerator.num_processes == 1:
             return asked
         flag = torch.tensor(float(asked), device=self.accelerator.device)
@@ -308,5 +311,5 @@ def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
 
 
 def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
-    """The phase of the run after `step` of `total` optimizer steps."""
+    """Find the phase of the run after `step` of `total` optimizer steps."""
     return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])

@@ -1,4 +1,4 @@
-"""Maps and scores of held-out pictures while a network trains: what checkpoints are chosen by."""
+"""Make and score maps of held-out pictures during training; the scores decide which checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .batches import Pictures, normalise
 def predict(
     network: U2Net, pictures: Pictures, *, precision: str = "float32", batch_size: int = 16
 ) -> npt.NDArray[np.uint8]:
-    """The maps of all pictures as they are scored: uint8 (N, H, W).
+    """Make the maps of all pictures in the form that is scored: uint8 (N, H, W).
 
     Saliency maps are stretched by the official min-max to 0 … 255; maps of classes hold class numbers.
     """

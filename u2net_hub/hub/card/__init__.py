@@ -1,4 +1,4 @@
-"""The model card: README.md made of a config and its results, beside what people wrote."""
+"""The model card: a README.md made from a config and its results; text that people added stays."""
 
 import lazy_loader
 

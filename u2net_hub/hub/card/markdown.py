@@ -1,4 +1,4 @@
-"""Text from elsewhere, escaped for Markdown."""
+"""Escape untrusted text for Markdown."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def render_card(
 
 
 def results_of(results: Results, sha256: str) -> Results:
-    """Make results fit to be published with a file of weights: checked, and without folders of the machine.
+    """Prepare results for publication with a file of weights: check the hash, and shorten all paths.
 
     Args:
         results: The results. Those without a hash stay so; the card says that a person gave them.

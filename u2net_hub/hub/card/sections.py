@@ -22,9 +22,9 @@ class Weights:
 
     sha256: str
     size: int
-    """Bytes."""
+    """The size of the file in bytes."""
     precision: str
-    """Such as "float16 and float32"."""
+    """The types of the weights, e.g. "float16 and float32"."""
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> Weights:
@@ -110,7 +110,7 @@ def _span(body: str, name: str) -> tuple[int, int] | None:
 def card_sections(
     config: U2NetConfig, results: Results | None, name: str, weights: Weights | None, picture: bool
 ) -> dict[str, str]:
-    """The text of each section by name, in order."""
+    """Write the text of each section, by name and in order."""
     training = results.training if results is not None else None
     template = _ENVIRONMENT.get_template("card.md.jinja")
     context = template.new_context(
@@ -143,7 +143,7 @@ _TITLES = {"u2net": "U²-Net", "u2netp": "U²-Net†"}
 
 
 def _history(training: Training | None) -> list[list[str]]:
-    """The rows of the table of scores over time, head first: at most twelve, including the last."""
+    """List the rows of the table of scores during training, the head first: at most twelve validations."""
     if training is None or not training.history:
         return []
     points = training.history
@@ -157,7 +157,7 @@ def _history(training: Training | None) -> list[list[str]]:
 
 
 def _scores(results: Results | None) -> list[list[str]]:
-    """The rows of the table of scores, head first; measured rows are followed by those of the papers."""
+    """List the rows of the table of scores, the head first; rows from papers follow the measured ones."""
     if results is None or not results.datasets:
         return []
     used = {key for dataset in results.datasets.values() for key in dataset.scores}
@@ -180,7 +180,7 @@ def _scores(results: Results | None) -> list[list[str]]:
 
 
 def is_given(results: Results) -> bool:
-    """Whether a person gave the scores: measured ones name the file of weights by its hash."""
+    """Tell whether a person gave the scores: scores that `evaluate` measured carry the weights' hash."""
     return results.weights_sha256 is None and any(d.measured for d in results.datasets.values())
 
 
