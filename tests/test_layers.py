@@ -168,7 +168,7 @@ def test_there_is_no_module_for_odds_and_ends() -> None:
 
 def test_the_package_is_a_table_of_contents() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 23  # remote.py goes with 1.0
+    assert len(entries) <= 22
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
