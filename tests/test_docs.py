@@ -35,7 +35,7 @@ MADE = {
     },
     "docs/index.md": {"python": ["cutout.png"]},
     "docs/cutouts.md": {
-        "sh": ["binary/astronaut.png", "small.webp", "clean.png"],
+        "sh": ["binary/astronaut.png", "small.webp", "sharp.png", "hair.png", "soft.png"],
         "python": ["chelsea_white.png", "cutouts/coffee.png"],
     },
     "docs/weights.md": {"sh": ["converted/model.safetensors"], "python": ["my-u2netp/model.safetensors"]},
