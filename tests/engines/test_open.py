@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from u2net_hub import U2Net, U2NetConfig
+from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig
 from u2net_hub.config import Stage
 from u2net_hub.engines.open import open_engine
 from u2net_hub.engines.torch_engine import TorchEngine
@@ -132,3 +134,25 @@ def test_an_unknown_precision_raises() -> None:
 def test_the_way_from_a_photo_to_a_cutout_imports_no_torch() -> None:
     code = "import sys; from u2net_hub import SaliencyPipeline, run_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["u2netp", "u2netp-168"])
+def test_the_bundled_models_run_in_int8_as_installed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    monkeypatch.setenv("U2NET_CACHE", str(tmp_path))
+    photo = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
+    quick, exact = (
+        SaliencyPipeline(name, precision=precision)(photo).probability for precision in ("int8", "exact")
+    )
+    assert np.abs(quick - exact).mean() <= 0.02
+    assert sorted(path.name for path in next(tmp_path.glob("int8-*")).iterdir()) == ["int8.bin", "int8.xml"]
+
+
+def test_int8_runs_where_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("U2NET_CACHE", str(tmp_path / "file"))  # a file, so that no folder can be made in it
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert open_engine("u2netp-168", precision="int8").precision == "int8"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import shutil
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from ..atomic import content_hash, write_files
 from ..hub import Source, resolve
 from .onnx_builder import SMALLEST
 from .precision import Precision
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+INT8_NAME = "int8.xml.gz"
+"""The calibrated graph beside each bundled model, for OpenVINO; its weights are in int8.bin."""
 
 
 # The engines from the fastest to the slowest on a CPU, as `u2net bench` measured them
@@ -47,7 +53,8 @@ def open_engine(
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available, in any case.
             OpenVINO also knows its own names, e.g. "GPU" for Intel's.
         precision: "exact", float32; "fast", 16-bit if the hardware has it, except in layers that need
-            float32; "int8", for a file that was exported with that precision.
+            float32; "int8", for the bundled models, and for a file that was exported with
+            that precision.
         compile: Whether torch compiles the network at the first call with each batch size. That takes a
             minute or more on a CPU, and is worth it for long runs of one size.
 
@@ -62,6 +69,8 @@ def open_engine(
         raise ValueError(f"unknown precision {precision!r}, expected one of {list(get_args(Precision))}")
     if isinstance(source, str | Path):
         source = resolve(source)
+    if precision == "int8" and isinstance(source, Source):
+        source = _calibrated(source)
     exported = source if isinstance(source, Source) and _is_exported(source) else None
     if precision == "int8" and exported is None:
         raise ValueError(
@@ -86,6 +95,32 @@ def open_engine(
         opened = kind(source, device, precision)
     logger.info("engine %s, precision %s, device %s", opened.name, opened.precision, opened.device)
     return opened
+
+
+def _calibrated(source: Source) -> Source:
+    """The calibrated int8 graph that lies beside bundled weights; any other source stays as it is.
+
+    It is unpacked into the cache folder, since OpenVINO reads files; or, if that cannot be written, into a
+    temporary folder.
+    """
+    packed = source.weights_path.with_name(INT8_NAME)
+    if source.kind != "bundled" or not packed.is_file():
+        return source
+    from .graph_cache import cache_folder
+
+    content = {"int8.bin": packed.with_name("int8.bin").read_bytes()}
+    content["int8.xml"] = gzip.decompress(packed.read_bytes())
+    digest = content_hash(content["int8.xml"] + content["int8.bin"])[:16]
+    folder = cache_folder() / f"int8-{digest}"
+    there = {path.name: path.read_bytes() for path in folder.glob("int8.*")}
+    if there != content:
+        try:
+            write_files(folder, content)
+        except OSError as e:
+            logger.info("the int8 graph could not be kept for the next time: %s", e)
+            folder = Path(tempfile.mkdtemp(prefix="u2net-int8-"))
+            write_files(folder, content)
+    return resolve(folder / "int8.xml")
 
 
 def _is_exported(source: Source) -> bool:
