@@ -87,7 +87,9 @@ def test_parameters_are_typed_and_documented(client: Client) -> None:
     assert types["threshold"] == "float"
     assert types["crop"] == "bool"
     optional = [each["parameter_name"] for each in cutout["parameters"] if each["parameter_has_default"]]
-    assert optional == ["model", "background", "colour", "picture", "hard_edges", "threshold", "crop"]
+    names = ("model", "background", "colour", "picture", "hard_edges", "threshold", "crop", "edges")
+    assert optional == list(names)
+    assert types["edges"] == "Literal['soft', 'sharp', 'hair']"
 
 
 def test_cutout_gives_the_pipelines_png(client: Client, u2netp: SaliencyPipeline) -> None:
@@ -104,7 +106,7 @@ def test_cutout_takes_all_its_parameters(client: Client, u2netp: SaliencyPipelin
         picture=handle_file(coffee), hard_edges=True, threshold=0.4, crop=True, api_name="/cutout",
     )  # fmt: skip
     result = u2netp(CAT)
-    box = result.bbox()
+    box = result.bbox(edges="sharp")
     assert box is not None
     np.testing.assert_array_equal(pixels(png), np.asarray(result.over(coffee, 0.4).crop(box)))
 

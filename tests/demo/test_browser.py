@@ -149,7 +149,7 @@ def test_the_choices_beside_a_photo_reach_its_cutout(visit: Visit, u2netp: Salie
     expect(page.get_by_role("slider", name=re.compile("Threshold"))).to_be_visible()
     choose(page, "cutout-photo", COFFEE)
     result = u2netp(COFFEE)
-    box = result.bbox()
+    box = result.bbox(edges="sharp")
     assert box is not None
     expected = result.over("blur", 0.5).crop(box)
     expect(page.locator("#cutout-words")).to_contain_text("Object found")

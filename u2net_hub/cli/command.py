@@ -22,6 +22,7 @@ app = typer.Typer(
     help="U²-Net and U²-Net†: masks and cutouts, training, scores and publishing.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its columns are too narrow for the help of 40 options
 )
 
 

@@ -42,7 +42,7 @@ PrecisionChoice = Annotated[
     Literal["exact", "fast", "int8"],
     typer.Option(
         "--precision",
-        help="exact: float32. fast: 16 bit if the hardware has it. int8: bundled models, and files exported so.",
+        help="exact: float32. fast: 16 bit if the hardware has it. int8: bundled models and int8 exports.",
     ),
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept a .pth file if there is no other.")]

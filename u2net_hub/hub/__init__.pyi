@@ -39,6 +39,7 @@ from .push import (
     push_files as push_files,
 )
 from .push_model import (
+    CARD_NAME as CARD_NAME,
     FILES as FILES,
     folder_contents as folder_contents,
     push_folder as push_folder,

@@ -229,6 +229,8 @@ class TrainConfig:
             raise ValueError(f"accumulate is {self.accumulate}, expected at least 1")
         recipe = self.settings
         _check_recipe(recipe)
+        if self.init is None and not recipe.phases:
+            raise ValueError(f"recipe {self.recipe_name!r} needs trained weights; give them with --init")
         if recipe.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {recipe.batch_size} does not divide into {self.accumulate} parts, "

@@ -36,10 +36,6 @@ def build_network(config: TrainConfig) -> U2Net:
     if config.classes is not None:
         heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
     if config.init is None:
-        if not config.settings.phases:
-            raise ValueError(
-                f"recipe {config.recipe_name!r} starts from trained weights: give them with --init"
-            )
         side = config.settings.phases[-1].load
         new = U2NetConfig(variant=config.model, input_size=(side, side))
         return U2Net(new.replace(**size, **heads))

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..atomic import content_hash, write_file
 from ..datasets import SaliencyDataset
 from ..evaluation import Training, evaluate
+from ..hub import CARD_NAME, folder_contents
 from ..inference import SaliencyPipeline
 from ..model import U2Net
 from .accelerator import keep_freed_memory
@@ -291,6 +292,9 @@ class Run:
             best = self.out / "best" / checkpoint_name(step)
             U2Net.from_pretrained(best).save_pretrained(final)
             self._score(final)
+            card = folder_contents(final, self.out.name)[CARD_NAME]
+            assert isinstance(card, bytes)
+            write_file(final / CARD_NAME, card)
             if self.pusher is not None:
                 self.pusher.finish(final, f"Train {self.total_steps} steps with u2net-hub")
         self.accelerator.wait_for_everyone()
