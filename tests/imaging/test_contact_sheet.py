@@ -120,3 +120,10 @@ def test_a_cut_takes_out_as_few_letters_as_it_can():
     font = ImageFont.load_default(12)
     text = "W" * 20
     assert _shortened(text, font, int(font.getlength(text)) - 1) == "W" * 9 + "…" + "W" * 9
+
+
+def test_a_long_title_keeps_the_gap_on_the_right():
+    sheet = np.asarray(draw_sheet([Entry(plain(RED), "")], columns=1, tile=100, title="WM" * 40))
+    columns = np.nonzero((sheet[:24] < 250).any(axis=(0, 2)))[0]
+    assert columns.min() >= 6
+    assert columns.max() < sheet.shape[1] - 6

@@ -524,3 +524,13 @@ def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
     # 65406 / 257 = 254.498: not quite half way
     assert first_pixel(load(Image.new("I", (2, 2), 65406))) == (254, 254, 254)
     assert first_pixel(load(np.full((2, 2), 65406, np.uint16))) == (254, 254, 254)
+
+
+def test_the_highest_value_of_sixteen_bits_is_white() -> None:
+    assert first_pixel(load(Image.new("I", (2, 2), 65535))) == (255, 255, 255)
+
+
+def test_a_damaged_avif_is_not_taken_for_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_register_heif", lambda: False)
+    with pytest.raises(ValueError, match=r"cannot be read|not a picture"):
+        load(b"\0\0\0\x1cftypavif" + bytes(16))
