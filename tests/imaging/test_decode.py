@@ -497,3 +497,40 @@ def test_a_mistyped_minmax_is_refused():
         postprocess(np.zeros((2, 2), np.float32), (4, 4), minmax="alwyas")
     with pytest.raises(ValueError, match=message):
         normalise(np.zeros((2, 2), np.float32), "alwyas")
+
+
+def test_an_open_picture_is_called_by_its_file(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert load(picture).name == str(tmp_path / "a.png")
+
+
+def test_a_picture_from_memory_is_called_image() -> None:
+    assert load(Image.new("RGB", (2, 2))).name == "image"
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_an_array_of_too_many_pixels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="5 × 4 pixels, expected at most 19"):
+        load(np.zeros(shape, np.uint8), max_pixels=19)
+    assert load(np.zeros(shape, np.uint8), max_pixels=20).size == (4, 5)
+
+
+def test_a_float_picture_whose_highest_value_is_one_is_taken_for_shares_of_white() -> None:
+    assert first_pixel(load(Image.new("F", (2, 2), 1.0))) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_rounded_to_the_nearest_of_eight() -> None:
+    # 65406 / 257 = 254.498: not quite half way
+    assert first_pixel(load(Image.new("I", (2, 2), 65406))) == (254, 254, 254)
+    assert first_pixel(load(np.full((2, 2), 65406, np.uint16))) == (254, 254, 254)
+
+
+def test_the_highest_value_of_sixteen_bits_is_white() -> None:
+    assert first_pixel(load(Image.new("I", (2, 2), 65535))) == (255, 255, 255)
+
+
+def test_a_damaged_avif_is_not_taken_for_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_register_heif", lambda: False)
+    with pytest.raises(ValueError, match=r"cannot be read|not a picture"):
+        load(b"\0\0\0\x1cftypavif" + bytes(16))

@@ -17,7 +17,7 @@ from u2net_hub import U2NetConfig
 from u2net_hub.datasets.dataset import SaliencyDataset
 from u2net_hub.imaging.decode import load
 from u2net_hub.imaging.transforms import preprocess
-from u2net_hub.training.batches import Batches, Pictures, normalise
+from u2net_hub.training.batches import Batches, Pictures, _jitter, normalise
 from u2net_hub.training.config import Phase
 
 CONFIG = U2NetConfig()
@@ -190,3 +190,8 @@ def test_class_masks_come_as_numbers() -> None:
     assert target.dtype == torch.int64
     assert target.shape == (4, 8, 8)
     assert sorted(target[:, 0, 0].tolist()) == [0, 1, 2, 3]
+
+
+def test_jitter_stops_at_white() -> None:
+    images = torch.full((1, 2, 2, 3), 200, dtype=torch.uint8)
+    assert (_jitter(images, torch.tensor([[2.0, 1.0, 1.0]])) == 255).all()

@@ -88,3 +88,39 @@ def test_each_field_has_a_help_text_of_whole_sentences(cls: type) -> None:
 
 def test_a_help_text_is_the_docstring_below_the_field() -> None:
     assert field_help(Recipe)["lr"] == "Highest learning rate."
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"recipe": "paper"},
+        {"classes": 2},
+        {"classes": 255},
+        {"overrides": {"bce": 0.0, "iou": 1.0}},
+        {"overrides": {"bce": 1.0, "iou": 0.0}},
+        {"overrides": {"warmup": 0.0}},
+        {"overrides": {"jitter": 0.0}},
+        {"overrides": {"phases": (Phase(1, 32, 32),)}},
+    ],
+)
+def test_a_configuration_at_the_edge_of_what_can_work_is_taken(fields: dict[str, object]) -> None:
+    assert TrainConfig(data="d", out="o", **fields).settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": 256}, "classes is 256"),
+        ({"overrides": {"bce": -0.5}}, "none below"),
+        ({"overrides": {"iou": -0.5}}, "none below"),
+        ({"overrides": {"warmup": -0.5}}, "warmup is -0.5"),
+        ({"overrides": {"ema": 0.0}}, "ema is 0.0"),
+        ({"overrides": {"ema": 1.0}}, "ema is 1.0"),
+        ({"overrides": {"jitter": 1.0}}, "jitter is 1.0"),
+        ({"overrides": {"phases": (Phase(0.0, 64, 64), Phase(1, 64, 64))}}, "phases end at"),
+        ({"overrides": {"phases": (Phase(1, 31, 31),)}}, "crops 31 of 31"),
+    ],
+)
+def test_a_configuration_just_beyond_the_edge_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="d", out="o", **fields)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from u2net_hub.training.log import RunLog, read_metrics
+from u2net_hub.training.log import RunLog, history, read_metrics
 from u2net_hub.training.plots import plot_run
 
 
@@ -57,3 +57,11 @@ def test_events_go_to_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     assert [event.value for event in events.Scalars("loss")] == [0.5]
     assert [event.value for event in events.Scalars("validation/mae")] == [0.25]
+
+
+def test_the_history_holds_the_validations_with_their_hours(tmp_path: Path) -> None:
+    with RunLog(tmp_path, 0, tensorboard=False) as log:
+        log.add(1, {"loss": 0.5, "seconds": 100.0})
+        log.add(1, {"val_mae": 0.12345678, "val_max_f": 0.5, "seconds": 12345.0})
+    # 12345 s are 3 h, 25 min and 45 s
+    assert history(tmp_path) == [{"hours": 3.4292, "mae": 0.123457, "max_f": 0.5}]

@@ -74,3 +74,8 @@ def test_classes_are_compared_by_cross_entropy_without_unlabelled_pixels() -> No
 
 def test_a_batch_without_any_label_costs_nothing() -> None:
     assert cross_entropy(torch.randn(1, 2, 1, 3), torch.full((1, 1, 3), 255)).item() == 0
+
+
+def test_cross_entropy_of_a_target_without_a_label_is_zero() -> None:
+    target = torch.full((1, 2, 2), 255)
+    assert cross_entropy(torch.randn(1, 3, 2, 2), target).item() == 0

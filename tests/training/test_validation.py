@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from u2net_hub import U2Net
+from u2net_hub import U2Net, U2NetConfig
+from u2net_hub.config import Stage
 from u2net_hub.imaging import load, preprocess
 from u2net_hub.training.batches import Pictures
 from u2net_hub.training.validation import predict, score
@@ -42,3 +43,21 @@ def test_the_error_of_a_map_by_hand(pictures: Pictures) -> None:
     wrong = pictures.masks.numpy().copy()
     wrong[:, :8] = 255 - wrong[:, :8]
     assert score(wrong, pictures, classes=None)["mae"] == pytest.approx(8 / 32, abs=1e-6)
+
+
+def test_the_map_of_a_network_for_classes_holds_the_likeliest(pictures: Pictures) -> None:
+    stages = tuple(Stage(f"stage{i}", 2, 2, 3) for i in range(3))
+    torch.manual_seed(0)
+    network = U2Net(
+        U2NetConfig(
+            variant="custom", stages=stages, input_size=(32, 32), out_channels=3, activation="softmax"
+        )
+    ).eval()
+    maps = predict(network, pictures)
+    for image, found in zip(pictures.images.numpy(), maps, strict=True):
+        x = torch.from_numpy(preprocess(load(image), network.config))[None]
+        with torch.inference_mode():
+            logits = network(x)[0][0]
+        sure = logits.sort(0).values.diff(dim=0)[-1] > 1e-3  # no two classes are nearly alike
+        assert sure.any()
+        assert (torch.from_numpy(found)[sure] == logits.argmax(0)[sure]).all()
