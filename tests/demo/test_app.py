@@ -89,7 +89,7 @@ def test_parameters_are_typed_and_documented(client: Client) -> None:
     optional = [each["parameter_name"] for each in cutout["parameters"] if each["parameter_has_default"]]
     names = ("model", "background", "colour", "picture", "hard_edges", "threshold", "crop", "edges")
     assert optional == list(names)
-    assert types["edges"] == "Literal['soft', 'sharp', 'hair']"
+    assert types["edges"] == "Literal['sharp', 'hair', 'soft']"
 
 
 def test_cutout_gives_the_pipelines_png(client: Client, u2netp: SaliencyPipeline) -> None:

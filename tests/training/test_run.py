@@ -307,7 +307,9 @@ def test_epochs_that_are_asked_for_are_not_limited() -> None:
 def test_the_first_signal_tells_at_once_how_to_go_on(caplog: pytest.LogCaptureFixture) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_gently("u2net train --out run --resume") as asked:
-        signal.raise_signal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        handler(signal.SIGTERM, None)  # as the signal does, without the danger of ending the tests
         assert asked == [signal.SIGTERM]
         assert "To go on later: u2net train --out run --resume" in caplog.text
         assert signal.getsignal(signal.SIGTERM) == before  # the second signal acts as usual
