@@ -79,3 +79,11 @@ def test_a_batch_without_any_label_costs_nothing() -> None:
 def test_cross_entropy_of_a_target_without_a_label_is_zero() -> None:
     target = torch.full((1, 2, 2), 255)
     assert cross_entropy(torch.randn(1, 3, 2, 2), target).item() == 0
+
+
+def test_soft_iou_of_a_batch_is_the_mean_over_its_pictures() -> None:
+    # by hand: saliency 0.8 of 1 gives 1.8 / 2; saliency 0.4 of 0 gives 1 / 1.4
+    logits = torch.logit(torch.tensor([0.8, 0.4])).view(2, 1, 1, 1)
+    target = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    expected = ((1 - 1.8 / 2) + (1 - 1 / 1.4)) / 2
+    assert soft_iou(logits, target).item() == pytest.approx(expected)
