@@ -119,6 +119,16 @@ def test_class_numbers_are_never_mixed_by_resizing() -> None:
     assert pictures.resized((5, 5), classes=True).masks.unique().tolist() == [0, 5]
 
 
+def test_class_numbers_are_never_mixed_when_they_are_read(tmp_path: Path) -> None:
+    numbers = np.zeros((9, 9), np.uint8)
+    numbers[:, 5:] = 2  # between 0 and 2 lies class 1, which is not in the mask
+    for folder, picture in (("images", np.zeros((9, 9, 3), np.uint8)), ("masks", numbers)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "a.png")
+    read = Pictures.read(SaliencyDataset(tmp_path, classes=3), (4, 4))
+    assert set(read.masks.unique().tolist()) == {0, 2}
+
+
 def test_no_sample_is_dropped_and_none_comes_twice_in_an_epoch() -> None:
     batches = Batches(numbered(10), CONFIG, Phase(1, 8, 8), batch_size=4, seed=3)
     stream = [i for number in range(5) for i in batches.indices(number)]
