@@ -47,19 +47,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores, MOST_PROCESSES)
 
 
-LONGEST = (
-    *("demo/test_browser.py", "training/test_run.py", "inference/test_pipeline.py", "demo/test_app.py"),
-    *("training/test_distributed.py", "evaluation/test_scoring.py", "test_docs.py", "hub/test_push.py"),
-)
-"""The files that take longest, the longest first."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that no core waits for one of them at the end."""
-    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the oracles and data sets, which lies beside the checkout in development and CI."""
