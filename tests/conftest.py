@@ -91,8 +91,8 @@ def filled() -> Callable[[str], U2Net]:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str, Callable[[Tensor], Sequence[Tensor]], Sequence[str]], None]:
-    """Compares a filled network's maps with those of the official code on the same weights, size by size."""
+def assert_golden() -> Callable[[str, Callable[[Tensor], Sequence[Tensor]], Sequence[str]], None]:
+    """Assert that a filled network makes the maps of the official code on the same weights, at each size."""
     import torch
     from safetensors.torch import load_file
 

@@ -59,18 +59,18 @@ def test_default_is_the_small_variant() -> None:
 
 @variants
 def test_outputs_are_those_of_the_official_code(
-    variant: str, filled: Callable[[str], U2Net], golden: Callable[..., None]
+    variant: str, filled: Callable[[str], U2Net], assert_golden: Callable[..., None]
 ) -> None:
-    golden(variant, filled(variant), SIZES)
+    assert_golden(variant, filled(variant), SIZES)
 
 
 @variants
 def test_fused_outputs_are_those_of_the_official_code(
-    variant: str, filled: Callable[[str], U2Net], golden: Callable[..., None]
+    variant: str, filled: Callable[[str], U2Net], assert_golden: Callable[..., None]
 ) -> None:
     fused = filled(variant).fuse()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
-    golden(variant, fused, SIZES)
+    assert_golden(variant, fused, SIZES)
 
 
 @variants
@@ -104,10 +104,10 @@ def test_any_size_from_one_pixel_keeps_its_shape(
 
 
 def test_channels_last_gives_the_same_maps(
-    filled: Callable[[str], U2Net], golden: Callable[..., None]
+    filled: Callable[[str], U2Net], assert_golden: Callable[..., None]
 ) -> None:
     network = deepcopy(filled("u2netp")).to(memory_format=torch.channels_last)
-    golden("u2netp", lambda x: network(x.to(memory_format=torch.channels_last)), SIZES[:2])
+    assert_golden("u2netp", lambda x: network(x.to(memory_format=torch.channels_last)), SIZES[:2])
 
 
 def test_bfloat16_stays_near_float32() -> None:

@@ -115,7 +115,7 @@ def test_anonymous_folded_file_gives_the_maps_of_the_official_code(
     outputs: int,
     exported: Callable[..., onnx.ModelProto],
     save: Callable[[onnx.ModelProto], Path],
-    golden: Callable[..., None],
+    assert_golden: Callable[..., None],
 ) -> None:
     model = exported(variant)
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
@@ -126,7 +126,7 @@ def test_anonymous_folded_file_gives_the_maps_of_the_official_code(
     network = U2Net.from_pretrained(save(model))
     assert network.config == U2NetConfig(variant=variant)
     assert not network.training
-    golden(variant, network, ("64x64", "97x61"))
+    assert_golden(variant, network, ("64x64", "97x61"))
 
 
 @pytest.mark.parametrize("change", [weights_to_constant_nodes, identities_everywhere])
@@ -134,12 +134,12 @@ def test_file_of_another_make_gives_the_same_maps(
     change: Callable[[onnx.ModelProto], None],
     exported: Callable[..., onnx.ModelProto],
     save: Callable[[onnx.ModelProto], Path],
-    golden: Callable[..., None],
+    assert_golden: Callable[..., None],
 ) -> None:
     model = exported()
     change(model)
     make_anonymous(model)
-    golden("u2netp", U2Net.from_pretrained(save(model)), ("97x61",))
+    assert_golden("u2netp", U2Net.from_pretrained(save(model)), ("97x61",))
 
 
 def test_nodes_in_any_order_give_the_same_weights(
@@ -231,12 +231,12 @@ def test_reference_evaluator_checks_where_onnxruntime_is_not_installed(
     exported: Callable[..., onnx.ModelProto],
     save: Callable[[onnx.ModelProto], Path],
     monkeypatch: pytest.MonkeyPatch,
-    golden: Callable[..., None],
+    assert_golden: Callable[..., None],
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     model = exported()
     path = save(model)
-    golden("u2netp", U2Net.from_pretrained(path), ("97x61",))
+    assert_golden("u2netp", U2Net.from_pretrained(path), ("97x61",))
     change_resize(model)
     with pytest.raises(ValueError, match="does not calculate what U²-Net does"):
         U2Net.from_pretrained(save(model))

@@ -98,10 +98,10 @@ def test_classes_go_through_softmax_inside_the_graph() -> None:
 
 def test_maps_of_the_published_network_are_those_of_the_official_code(
     filled: Callable[[str], U2Net],
-    golden: Callable[[str, Callable[[Tensor], list[Tensor]], list[str]], None],
+    assert_golden: Callable[[str, Callable[[Tensor], list[Tensor]], list[str]], None],
 ) -> None:
     model = graph_of(filled("u2netp"))
-    golden(
+    assert_golden(
         "u2netp",
         lambda x: [torch.logit(torch.from_numpy(y)) for y in run(model, x.numpy())],
         ["64x64", "97x61"],

@@ -228,10 +228,10 @@ def test_folder_with_a_pickle_alone_loads_on_request(network: U2Net, tmp_path: P
 
 
 def test_pickle_named_by_its_path_is_asked_for(
-    filled: Callable[[str], U2Net], tmp_path: Path, golden: Callable[..., None]
+    filled: Callable[[str], U2Net], tmp_path: Path, assert_golden: Callable[..., None]
 ) -> None:
     torch.save(filled("u2netp").state_dict(), tmp_path / "u2netp.pth")
-    golden("u2netp", U2Net.from_pretrained(tmp_path / "u2netp.pth"), ("64x64",))
+    assert_golden("u2netp", U2Net.from_pretrained(tmp_path / "u2netp.pth"), ("64x64",))
 
 
 def test_safetensors_go_before_pickles(folder: Path) -> None:
@@ -419,12 +419,12 @@ def test_info_is_readable_without_json(folder: Path) -> None:
 
 
 def test_convert_makes_a_folder_that_loads(
-    filled: Callable[[str], U2Net], tmp_path: Path, golden: Callable[..., None]
+    filled: Callable[[str], U2Net], tmp_path: Path, assert_golden: Callable[..., None]
 ) -> None:
     torch.save({"state_dict": filled("u2netp").state_dict()}, tmp_path / "u2netp.pth")
     out = tmp_path / "a" / "b"
     assert run("convert", "--model", tmp_path / "u2netp.pth", "--out", out).strip() == str(out)
-    golden("u2netp", U2Net.from_pretrained(out), ("97x61",))
+    assert_golden("u2netp", U2Net.from_pretrained(out), ("97x61",))
 
 
 def test_convert_takes_precision_and_config(folder: Path, tmp_path: Path) -> None:
