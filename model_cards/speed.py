@@ -1,7 +1,8 @@
-"""Write the tables of speed, a short one in the README and all of them in docs/speed.md.
+"""Write the tables of speed: a short one in the README, all of them in docs/speed.md, and the speeds of the
+bundled models in their results.json.
 
 The figures are those that `u2net bench` measured; they lie in model_cards/speed. Run this script from the
-root of the checkout. With --check it writes nothing and fails if one of the two files is not up to date.
+root of the checkout. With --check it writes nothing and fails if a file is not up to date.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from u2net_hub.benchmarks.results import (
@@ -20,6 +22,8 @@ from u2net_hub.benchmarks.results import (
     folder_speed_up,
     quartiles,
 )
+from u2net_hub.evaluation import Results
+from u2net_hub.evaluation.results import Speed
 from u2net_hub.tables import markdown_table
 
 FOLDER = Path("model_cards/speed")
@@ -156,8 +160,8 @@ def section() -> str:
             f"## On {words}",
             "",
             "The network alone, in images per second, and how many times rembg's. The input has 320 × 320 "
-            "px, unless the column says otherwise. Each engine has the best of the batch sizes 1, 4 and 8; rembg "
-            "runs one photo at a time.",
+            "px, unless the column says otherwise. Each engine has the best of the batch sizes 1, 4 and 8; "
+            "rembg runs one photo at a time.",
             "",
             *speeds(runs),
             "",
@@ -184,12 +188,35 @@ def section() -> str:
     return "\n".join(lines)
 
 
+def with_speeds(path: Path) -> str:
+    """The results.json of a bundled model, with its speeds in OpenVINO, the default first."""
+    results = Results.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    rows = [
+        Speed(f"OpenVINO, {t.setup.precision}", str(run.machine["cpu"]), t.images_per_second, t.setup.batch)
+        for run in load("avx512")
+        for t in run.network
+        if t.images_per_second and (t.setup.model, t.setup.engine) == (path.parent.name, "openvino")
+    ]
+    best = {}
+    for row in sorted(rows, key=lambda row: row.images_per_second):
+        best[row.engine] = replace(row, images_per_second=round(row.images_per_second, 1))
+    content = replace(results, speed=tuple(best[key] for key in sorted(best))).to_dict()
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def in_page(path: Path, table: str) -> str:
+    """The page with the table between its marks."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
+    pages = {Path("README.md"): short(), Path("docs/speed.md"): section()}
+    contents = {path: in_page(path, table) for path, table in pages.items()}
+    contents |= {path: with_speeds(path) for path in Path("u2net_hub/weights").glob("*/results.json")}
     stale = []
-    for path, make in {Path("README.md"): short, Path("docs/speed.md"): section}.items():
+    for path, made in contents.items():
         text = path.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        made = f"{before}{BEGIN}\n\n{make()}\n\n{END}{rest.split(END)[1]}"
         if made != text and "--check" in sys.argv:
             stale.append(str(path))
         elif made != text:
