@@ -1,4 +1,7 @@
-from .checks import check_dataset as check_dataset
+from .checks import (
+    check_dataset as check_dataset,
+    check_saliency_masks as check_saliency_masks,
+)
 from .dataset import SaliencyDataset as SaliencyDataset
 from .masks import (
     FOREGROUND as FOREGROUND,

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .dataset import name_of
+from .dataset import SaliencyDataset, name_of
 from .duplicates import grouped, near_duplicates, signature
-from .masks import FOREGROUND, IGNORED, mask_values, open_mask, read_image
+from .masks import FOREGROUND, IGNORED, class_numbers, mask_values, open_mask, read_image
 from .pairing import Pair, Pairing, pair_files
 from .report import DEFECTS, DataReport, Finding, write_report
 
@@ -88,17 +88,34 @@ def check_dataset(
             facts.append(each)
             if progress is not None:
                 progress(1)
+    by_set = {name: [f for (n, _), f in zip(jobs, facts, strict=True) if n == name] for name in sets}
     findings = [finding for each in facts for finding in each.findings]
     for name, found in sets.items():
         findings += [Finding("no-photo", name, (str(path),)) for path in found.orphans]
+        if classes is None:
+            findings += _class_masks(name, by_set[name], found)
     findings += _duplicates(jobs, facts)
     order = list(DEFECTS)
     findings.sort(key=lambda finding: (order.index(finding.defect), finding.dataset, finding.files))
-    by_set = {name: [f for (n, _), f in zip(jobs, facts, strict=True) if n == name] for name in sets}
     report = DataReport(findings, {name: _statistics(by_set[name], found) for name, found in sets.items()})
     if out is not None:
         write_report(report, sets, Path(out), classes)
     return report
+
+
+def check_saliency_masks(dataset: SaliencyDataset) -> None:
+    """Refuse masks that look like class numbers where saliency masks are expected.
+
+    Raises:
+        ValueError: Most labelled pixels of the inspected masks hold small numbers.
+        OSError: A mask cannot be opened.
+    """
+    if seen := class_numbers([dataset.mask_path(i) for i in range(len(dataset))]):
+        raise ValueError(
+            f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
+            "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
+            "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
+        )
 
 
 def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
@@ -178,6 +195,15 @@ def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, st
         yield "full", ""
     elif high < _WHITE:
         yield "dim", f"values up to {high}"
+
+
+def _class_masks(dataset: str, facts: Sequence[_Facts], found: Pairing) -> Iterator[Finding]:
+    """Find masks that hold class numbers although the number of classes was not given."""
+    both = zip(found.pairs, facts, strict=True)
+    readable = [pair.mask for pair, each in both if pair.mask and each.mask is not None]
+    if seen := class_numbers(readable):
+        detail = f"values {seen[:12]}; with --classes N they are checked as classes"
+        yield Finding("class-numbers", dataset, (str(readable[0]),), detail)
 
 
 def _duplicates(jobs: Sequence[tuple[str, Pair]], facts: Sequence[_Facts]) -> Iterator[Finding]:

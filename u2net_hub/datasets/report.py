@@ -25,6 +25,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
     "size": ("error", "photo and mask of different sizes"),
     "values": ("error", "mask that is neither 0 and 255 nor soft"),
     "classes": ("error", "mask with a class that is not there"),
+    "class-numbers": ("error", "set whose masks look like class numbers"),
     "colour": ("error", "mask in colours"),
     "leak": ("error", "photo that is in two of the sets"),
     "near-leak": ("warning", "photo that is in two of the sets, with small changes"),

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
-from ..datasets import IGNORED, SaliencyDataset, read_mask
+from ..datasets import SaliencyDataset, check_saliency_masks
 from .config import TrainConfig
 
 logger = logging.getLogger(__name__)
-
-_INSPECTED = 16
-"""The number of masks that are looked at to tell class masks from saliency masks."""
 
 
 def open_data(config: TrainConfig) -> SaliencyDataset:
@@ -93,27 +88,3 @@ def fit_batch(batch_size: int, pairs: int, *, parts: int, live_norm: bool) -> in
         *(pairs, batch_size, smaller),
     )
     return smaller
-
-
-def check_saliency_masks(dataset: SaliencyDataset) -> None:
-    """Refuse masks that look like class numbers where saliency masks are expected.
-
-    Raises:
-        ValueError: Most labelled pixels of the inspected masks hold small numbers.
-        OSError: A mask cannot be opened.
-    """
-    count = np.zeros(256, np.int64)
-    for i in sorted(set(np.linspace(0, len(dataset) - 1, _INSPECTED).astype(int))):
-        path = dataset.mask_path(i)
-        numbers = read_mask(path, classes=256)
-        # a mask with a black and white palette stores 0 and 1, which mean 0 and 255
-        white = read_mask(path) >= 250
-        count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
-    small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())
-    if small > count[IGNORED] and not medium:
-        seen = np.flatnonzero(count).tolist()
-        raise ValueError(
-            f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
-            "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
-            "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
-        )
