@@ -17,10 +17,12 @@ from u2net_hub import U2NetConfig
 from u2net_hub.datasets.dataset import SaliencyDataset
 from u2net_hub.imaging.decode import load
 from u2net_hub.imaging.transforms import preprocess
+from u2net_hub.training.augmentation import Augmentation
 from u2net_hub.training.batches import Batches, Pictures, _jitter, normalise
 from u2net_hub.training.config import Phase
 
 CONFIG = U2NetConfig()
+JITTER, STILL = Augmentation(jitter=0.2), Augmentation(flip=False)
 
 
 def numbered(n: int, side: int = 8) -> Pictures:
@@ -100,7 +102,7 @@ def test_a_system_that_cannot_reserve_files_writes_them_in_full(
 
 @pytest.mark.parametrize("seed", [20240101, 2**63, 2**64 - 1])
 def test_any_seed_works(seed: int) -> None:
-    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, augmentation=JITTER)
     assert batches[0][0].isfinite().all()
 
 
@@ -139,7 +141,14 @@ def test_no_sample_is_dropped_and_none_comes_twice_in_an_epoch() -> None:
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
     def batches(seed: int) -> Batches:
-        return Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+        return Batches(
+            numbered(10),
+            CONFIG,
+            Phase(1, 8, 6),
+            batch_size=4,
+            seed=seed,
+            augmentation=JITTER,
+        )
 
     first, again = batches(1), batches(1)
     later = [again[number] for number in (7, 2)][1]
@@ -148,9 +157,18 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
 
 
 def test_processes_share_one_global_batch() -> None:
-    whole = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2)[3]
+    whole = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, augmentation=JITTER)[3]
     parts = [
-        Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2, rank=rank, world=2)[3]
+        Batches(
+            numbered(10),
+            CONFIG,
+            Phase(1, 8, 6),
+            batch_size=4,
+            seed=1,
+            augmentation=JITTER,
+            rank=rank,
+            world=2,
+        )[3]
         for rank in (0, 1)
     ]
     for both, *halves in zip(whole, *parts, strict=True):
@@ -177,7 +195,7 @@ def test_photo_and_mask_are_cropped_and_mirrored_alike() -> None:
 
 def test_without_flip_and_crop_nothing_is_moved() -> None:
     pictures = numbered(4)
-    x, target = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, flip=False)[0]
+    x, target = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, augmentation=STILL)[0]
     order = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0).indices(0)
     assert torch.equal(x, normalise(pictures.images[order], CONFIG))
     assert torch.equal(target[:, 0], pictures.masks[order].float() / 255)
@@ -188,7 +206,7 @@ def test_jitter_changes_photos_by_its_factor_at_most_and_masks_never() -> None:
         torch.full((1, 4, 4, 3), 100, dtype=torch.uint8), torch.full((1, 4, 4), 255, dtype=torch.uint8)
     )
     config = CONFIG.replace(scale="255", mean=(0, 0, 0), std=(1, 1, 1))
-    x, target = Batches(grey, config, Phase(1, 4, 4), batch_size=64, seed=0, jitter=0.2)[0]
+    x, target = Batches(grey, config, Phase(1, 4, 4), batch_size=64, seed=0, augmentation=JITTER)[0]
     values = (x * 255).round().unique()
     assert 80 <= values.min() < 90
     assert 110 < values.max() <= 120
