@@ -109,3 +109,23 @@ def test_the_recorded_command_names_no_folders_of_the_machine(monkeypatch: pytes
     words = ["eval", "--model", "/home/me/net.pth", "--data=/srv/ECSSD", "--out", "scores/new"]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/u2net", *words])
     assert command_line() == "u2net eval --model net.pth --data=ECSSD --out scores/new"
+
+
+def test_several_sets_and_classes_reach_the_configuration(trained: list[TrainConfig]) -> None:
+    run("--data", "mine", "--data", "DUTS-TR:0.2", "--out", "run", "--classes", "background, shirt",
+        "--class-weights", "1,5", "--jpeg", "30", "--scale", "0.5")  # fmt: skip
+    run("--data", "mine", "--out", "run", "--classes", "3", "--class-weights", "balanced")
+    assert trained == [
+        TrainConfig(
+            data=("mine", "DUTS-TR:0.2"),
+            out="run",
+            labels=("background", "shirt"),
+            overrides={"class_weights": (1.0, 5.0), "jpeg": 30, "scale": 0.5},
+        ),
+        TrainConfig(data="mine", out="run", classes=3, overrides={"class_weights": "balanced"}),
+    ]
+
+
+def test_weights_of_classes_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--class-weights is 'even', expected balanced, or numbers"):
+        run("--data", "mine", "--out", "run", "--classes", "2", "--class-weights", "even")

@@ -16,3 +16,9 @@ def test_a_new_network_has_the_input_size_of_the_last_phase() -> None:
 def test_a_network_for_classes_has_one_output_for_each() -> None:
     network = build_network(TrainConfig(data="d", out="o", model="u2netp", classes=3))
     assert (network.config.out_channels, network.config.activation) == (3, "softmax")
+
+
+def test_the_names_of_the_classes_are_in_the_config() -> None:
+    named = build_network(TrainConfig(data="d", out="o", labels=("background", "shirt")))
+    assert named.config.labels == ("background", "shirt")
+    assert build_network(TrainConfig(data="d", out="o", classes=2)).config.labels is None

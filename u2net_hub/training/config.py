@@ -380,9 +380,7 @@ def _check_class_weights(recipe: Recipe, classes: int | None) -> None:
     if weights is None:
         return
     if classes is None:
-        raise ValueError(
-            "class_weights are for masks of class numbers; say how many with classes (--classes N)"
-        )
+        raise ValueError("class_weights are for masks of class numbers; say how many with --classes N")
     if weights == "balanced":
         return
     if isinstance(weights, str) or len(weights) != classes or min(weights) < 0 or not max(weights) > 0:

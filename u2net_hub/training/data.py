@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,8 @@ def open_data(config: TrainConfig) -> list[SaliencyDataset]:
             would name one folder for several sets.
     """
     paths = [parse_share(each).path for each in config.data_sets]
-    for folder in (config.images, config.masks):
-        for path in paths if folder is not None and len(paths) > 1 else ():
-            if not (Path(path) / str(folder)).is_dir():
-                raise ValueError(
-                    f"{folder} is not a folder of {path}; with several sets, images and masks name folders "
-                    "inside each of them, such as images and masks"
-                )
+    if len(paths) > 1:
+        _check_inside(paths, [folder for folder in (config.images, config.masks) if folder is not None])
     sets = [
         SaliencyDataset(path, images=config.images, masks=config.masks, classes=config.classes)
         for path in paths
@@ -47,6 +43,17 @@ def open_data(config: TrainConfig) -> list[SaliencyDataset]:
         for dataset in sets:
             check_saliency_masks(dataset)
     return sets
+
+
+def _check_inside(sets: Sequence[str], folders: Sequence[str]) -> None:
+    for path in map(Path, sets):
+        for folder in folders:
+            inside = (path if path.is_dir() else path.parent) / folder
+            if Path(folder).is_absolute() or not inside.is_dir():
+                raise ValueError(
+                    f"{folder} is not a folder inside {path}; with several sets, images and masks name "
+                    "folders inside each of them"
+                )
 
 
 def held_out_by_default(pairs: int, *, tuning: bool = False) -> int:
@@ -65,7 +72,7 @@ def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
     """Open the data and return its two parts (training, held out).
 
     Held-out pairs come from the first set alone, which is the one that the network is made for. They are
-    chosen before shares are taken, so the scores of runs with other shares or more sets are comparable. Photos
+    chosen before shares are taken, so that the scores of runs with other shares are comparable. Photos
     of the other sets that show the same picture as a held-out one do not train. If `config.validation_data`
     is given, that data set is held out, and all pairs train but copies of its photos.
 
