@@ -123,7 +123,7 @@ def test_copies_of_separate_validation_photos_do_not_train(pairs: Path, other: P
 def test_the_folders_of_several_sets_lie_inside_each(pairs: Path, other: Path) -> None:
     fields = {"data": (str(pairs), str(other)), "out": "", "validation": 4}
     divide(TrainConfig(images="images", masks="masks", **fields))
-    with pytest.raises(ValueError, match="is not a folder inside .*; with several sets"):
+    with pytest.raises(ValueError, match=r"is not a folder inside .*; with several sets"):
         divide(TrainConfig(images=str(pairs / "images"), **fields))
 
 
