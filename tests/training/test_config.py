@@ -124,3 +124,12 @@ def test_a_configuration_at_the_edge_of_what_can_work_is_taken(fields: dict[str,
 def test_a_configuration_just_beyond_the_edge_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(data="d", out="o", **fields)
+
+
+def test_a_moving_average_and_interpolation_exclude_each_other_unless_one_is_asked_for() -> None:
+    asked = TrainConfig(data="d", out="o", init="u2netp", overrides={"ema": 0.99}).settings
+    assert (asked.ema, asked.interpolate) == (0.99, None)
+    asked = TrainConfig(data="d", out="o", overrides={"interpolate": 0.5}).settings
+    assert (asked.ema, asked.interpolate) == (None, 0.5)
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainConfig(data="d", out="o", overrides={"ema": 0.99, "interpolate": 0.5})

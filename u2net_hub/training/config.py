@@ -175,7 +175,8 @@ class TrainConfig:
     overrides: Mapping[str, object] | None = None
     """Fields of the recipe to change, by name."""
     validation: float | None = None
-    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300."""
+    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300; with
+    `init` at least 12 of them, or a quarter of fewer than 48."""
     validation_data: str | None = None
     """Separate data set to validate on. Then no training pair is held out."""
     input_size: tuple[int, int] | None = None
@@ -188,9 +189,11 @@ class TrainConfig:
     device: str = "auto"
     """Device to train on: auto, cpu, cuda or mps."""
     validate_every: int | None = None
-    """Steps between validations. By default there are twenty validations in a run."""
+    """Steps between validations. By default there are twenty validations in a run, or one at its end if the
+    recipe interpolates. A run with `init` also validates its start."""
     save_every: int | None = None
-    """Steps between checkpoints. By default a checkpoint is written after each validation."""
+    """Steps between checkpoints. By default those between validations, at most a twentieth of the run. Each
+    validation is followed by a checkpoint too."""
     keep: int = 3
     """Number of best weights to keep."""
     cache: Literal["auto", "memory", "disk"] = "auto"
@@ -252,8 +255,9 @@ class TrainConfig:
             ValueError: A change names no field of the recipe.
         """
         changes = dict(self.overrides or {})
-        if changes.get("ema") is not None:
-            changes.setdefault("interpolate", None)  # a moving average that is asked for replaces it
+        for asked, other in (("ema", "interpolate"), ("interpolate", "ema")):
+            if changes.get(asked) is not None:
+                changes.setdefault(other, None)  # the two exclude each other; the one asked for is taken
         if "epochs" in changes:  # epochs that are asked for are not limited
             changes = {"least_steps": 0, "most_steps": None, **changes}
         known = [field.name for field in fields(Recipe)]

@@ -70,6 +70,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
         recipe = trainer.recipe
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
+        trainer.set_train_mode()
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
@@ -97,7 +98,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             for begin, phase in zip(begins, recipe.phases, strict=True)
         ]
         return Estimate(
-            device=str(trainer.accelerator.device),
+            device=str(device),
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             pairs=len(trainer.training),

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import U2NetConfig
 from ..model import U2Net
-from .config import TrainConfig
+from .config import Phase, TrainConfig
 from .loss import Criterion, cross_entropy, saliency_loss
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,23 @@ def build_network(config: TrainConfig) -> U2Net:
         *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
     )
     return network
+
+
+def warn_of_other_size(size: tuple[int, int], last: Phase) -> None:
+    """Warn if the network is used on pictures with less than half or more than twice the training's pixels.
+
+    Args:
+        size: The (height, width) in pixels at which the network is used.
+        last: The last phase of the training.
+    """
+    h, w = size
+    if 0.5 <= h * w / last.load**2 <= 2:
+        return
+    logger.warning(
+        "The network is trained on pictures of %d × %d px but used at %d × %d px (height × width), where its "
+        "maps may be worse: choose --crop near %d, or --input-size %d.",
+        *(last.load, last.load, h, w, round((h * w) ** 0.5 * last.crop / last.load), last.load),
+    )
 
 
 def parts_to_freeze(config: TrainConfig) -> tuple[str, ...]:
