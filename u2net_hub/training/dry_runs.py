@@ -74,7 +74,8 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
-            stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
+            pictures = Pictures.read(few, (phase.load, phase.load)).to(device)
+            stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
@@ -178,5 +179,5 @@ def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     return float(wrong.float().mean())
 
 
-def _repeat(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    return (batches[number] for number in itertools.count())
+def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    return (trainer.rescaled(*batches[number], number) for number in itertools.count())

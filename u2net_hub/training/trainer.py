@@ -28,6 +28,7 @@ from .data import divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
 from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .scales import rescale
 from .unfolding import PHOTOS, unfold_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -217,7 +218,8 @@ class Trainer:
                 # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
                 worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
                 ahead = pool.submit(batches.__getitem__, following) if worth and same else None
-                yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+                x, target = (t.to(device, non_blocking=True) for t in batch)
+                yield self.rescaled(x, target, number)
 
     def _enter(self, phase: Phase) -> Batches:
         if self.is_main:
@@ -242,6 +244,11 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def rescaled(self, x: Tensor, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Resize a micro-batch, by its number, if the recipe asks for several scales."""
+        scales = self.recipe.scales
+        return rescale(x, target, scales, seed=self.config.seed, number=number) if scales else (x, target)
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
         """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
