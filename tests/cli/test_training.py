@@ -113,14 +113,14 @@ def test_the_recorded_command_names_no_folders_of_the_machine(monkeypatch: pytes
 
 def test_several_sets_and_classes_reach_the_configuration(trained: list[TrainConfig]) -> None:
     run("--data", "mine", "--data", "DUTS-TR:0.2", "--out", "run", "--classes", "background, shirt",
-        "--class-weights", "1,5", "--jpeg", "30", "--scale", "0.5")  # fmt: skip
+        "--class-weights", "1,5", "--jpeg", "30", "--area", "0.5")  # fmt: skip
     run("--data", "mine", "--out", "run", "--classes", "3", "--class-weights", "balanced")
     assert trained == [
         TrainConfig(
             data=("mine", "DUTS-TR:0.2"),
             out="run",
             labels=("background", "shirt"),
-            overrides={"class_weights": (1.0, 5.0), "jpeg": 30, "scale": 0.5},
+            overrides={"class_weights": (1.0, 5.0), "jpeg": 30, "area": 0.5},
         ),
         TrainConfig(data="mine", out="run", classes=3, overrides={"class_weights": "balanced"}),
     ]

@@ -226,7 +226,7 @@ def test_jitter_stops_at_white() -> None:
 
 
 EVERYTHING = Augmentation(
-    scale=0.3, rotation=40, background=0.5, jitter=0.2, hue=0.1, blur=1.0, jpeg=50
+    area=0.3, rotation=40, background=0.5, jitter=0.2, hue=0.1, blur=1.0, jpeg=50
 )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def textured(n: int = 10, side: int = 24) -> Pictures:
 def test_photo_and_mask_are_enlarged_and_turned_alike() -> None:
     ramp = torch.arange(0, 64 * 3, 3, dtype=torch.uint8).view(1, 8, 8)
     pictures = Pictures(ramp[..., None].repeat(1, 1, 1, 3), ramp)
-    turned = Augmentation(scale=0.3, rotation=40)
+    turned = Augmentation(area=0.3, rotation=40)
     x, target = Batches(
         pictures, CONFIG.replace(scale="255"), Phase(1, 8, 6), batch_size=16, seed=0, augmentation=turned
     )[0]
@@ -277,7 +277,7 @@ def test_one_change_leaves_the_random_numbers_of_the_others() -> None:
         ][1]
 
     assert torch.equal(target(Augmentation()), target(Augmentation(hue=0.1, blur=1, jpeg=50, background=1)))
-    assert torch.equal(target(Augmentation(scale=0.5)), target(Augmentation(scale=0.5, jitter=0.2, hue=0.1)))
+    assert torch.equal(target(Augmentation(area=0.5)), target(Augmentation(area=0.5, jitter=0.2, hue=0.1)))
 
 
 def test_an_object_comes_before_the_background_of_another_photo() -> None:

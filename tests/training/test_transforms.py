@@ -80,7 +80,7 @@ def test_an_area_has_the_part_and_the_aspect_that_were_drawn() -> None:
     torch.testing.assert_close(second, torch.tensor([(320 - height) / 2, (320 - width) / 2, height, width]))
 
 
-def test_without_scale_an_area_is_the_crop() -> None:
+def test_without_enlargement_an_area_is_the_crop() -> None:
     corners = torch.tensor([[3, 4]])
     assert areas(corners, 288, 320, None, torch.rand(1, 4)).tolist() == [[3, 4, 288, 288]]
 

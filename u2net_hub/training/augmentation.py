@@ -13,7 +13,7 @@ class Augmentation:
     the largest. The docstring below each field is its help text.
     """
 
-    scale: float | None = None
+    area: float | None = None
     """Smallest part of the picture's area that a crop shows, enlarged to the crop's size. By default crops
     are not enlarged."""
     rotation: float = 0.0
@@ -33,7 +33,7 @@ class Augmentation:
 
 
 _RANGES = {
-    "scale": (0.01, 1),
+    "area": (0.01, 1),
     "rotation": (0, 180),
     "background": (0, 1),
     "hue": (0, 0.5),

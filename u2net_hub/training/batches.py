@@ -253,9 +253,9 @@ class Batches:
         load, crop = self.phase.load, self.phase.crop
         if not settings.flip:
             mirrored = torch.zeros_like(mirrored)
-        if settings.scale is not None or settings.rotation:
+        if settings.area is not None or settings.rotation:
             where = index.to(device)
-            shown = areas(corners, crop, load, settings.scale, area)
+            shown = areas(corners, crop, load, settings.area, area)
             angles = settings.rotation * (2 * angle - 1)
             moved = (t.to(device) for t in (shown, angles, mirrored))
             return warp(pictures.images[where], pictures.masks[where], crop, *moved, classes=self.classes)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from ..atomic import write_file
 from ..config import STAGES
 from .augmentation import Augmentation, check_augmentation
+from .loss_weights import LossWeights, check_loss_weights
 
 
 class Phase(NamedTuple):
@@ -27,7 +28,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Augmentation):
+class Recipe(Augmentation, LossWeights):
     """Everything that decides what a training step does.
 
     The docstring below each field is its help text; see `field_help`.
@@ -53,17 +54,14 @@ class Recipe(Augmentation):
     """Learning rate at the end of the cosine, as a fraction of the highest."""
     ema: float | None = None
     """Decay of the moving average of the weights. Without it, no average is kept."""
-    bce: float = 1.0
-    """Weight of the binary cross-entropy loss."""
-    iou: float = 0.0
-    """Weight of the soft IoU loss."""
-    l1: float = 0.0
-    """Weight of the mean absolute error of the map."""
     side_weights: tuple[float, ...] | None = None
     """Loss weight of each output, the fused output first. By default all are 1, as in the paper."""
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     """Weights of the classes in the loss: one number for each, or balanced for the inverse of their share of
     the training masks. By default all are 1."""
+    scales: tuple[float, ...] | None = None
+    """Sizes of batches as multiples of the crop, one of them drawn for each batch, as in F³Net: 0.75, 1 and
+    1.25, for instance. By default batches are not resized."""
     clip_norm: float | None = None
     """Largest norm of the gradient. By default gradients are not clipped."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -178,7 +176,8 @@ class TrainConfig:
     overrides: Mapping[str, object] | None = None
     """Fields of the recipe to change, by name."""
     validation: float | None = None
-    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300."""
+    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300; with
+    `init` at least 12 of them, or a quarter of fewer than 48."""
     validation_data: str | None = None
     """Separate data set to validate on. Then no training pair is held out."""
     input_size: tuple[int, int] | None = None
@@ -191,9 +190,11 @@ class TrainConfig:
     device: str = "auto"
     """Device to train on: auto, cpu, cuda or mps."""
     validate_every: int | None = None
-    """Steps between validations. By default there are twenty validations in a run."""
+    """Steps between validations. By default there are twenty validations in a run, or one at its end if the
+    recipe interpolates. A run with `init` also validates its start."""
     save_every: int | None = None
-    """Steps between checkpoints. By default a checkpoint is written after each validation."""
+    """Steps between checkpoints. By default those between validations, at most a twentieth of the run. Each
+    validation is followed by a checkpoint too."""
     keep: int = 3
     """Number of best weights to keep."""
     cache: Literal["auto", "memory", "disk"] = "auto"
@@ -242,6 +243,7 @@ class TrainConfig:
             raise ValueError(f"accumulate is {self.accumulate}, expected at least 1")
         recipe = self.settings
         _check_recipe(recipe)
+        check_loss_weights(recipe, self.classes)
         if self.init is None and not recipe.phases:
             raise ValueError(f"recipe {self.recipe_name!r} needs trained weights; give them with --init")
         _check_class_weights(recipe, self.classes)
@@ -271,8 +273,9 @@ class TrainConfig:
             ValueError: A change names no field of the recipe.
         """
         changes = dict(self.overrides or {})
-        if changes.get("ema") is not None:
-            changes.setdefault("interpolate", None)  # a moving average that is asked for replaces it
+        for asked, other in (("ema", "interpolate"), ("interpolate", "ema")):
+            if changes.get(asked) is not None:
+                changes.setdefault(other, None)  # the two exclude each other; the one asked for is taken
         if "epochs" in changes:  # epochs that are asked for are not limited
             changes = {"least_steps": 0, "most_steps": None, **changes}
         known = [field.name for field in fields(Recipe)]
@@ -309,8 +312,9 @@ class TrainConfig:
             if isinstance(overrides.get("class_weights"), list):
                 overrides["class_weights"] = tuple(overrides["class_weights"])
             overrides["phases"] = tuple(Phase(*phase) for phase in overrides["phases"])
-            if overrides["side_weights"] is not None:
-                overrides["side_weights"] = tuple(overrides["side_weights"])
+            for name in ("side_weights", "scales"):
+                if overrides.get(name) is not None:
+                    overrides[name] = tuple(overrides[name])
             return cls(**content)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is not there: {path.parent} holds no run to resume") from None
@@ -355,11 +359,8 @@ def _check_recipe(recipe: Recipe) -> None:
     for phase in recipe.phases:
         if not 32 <= phase.crop <= phase.load:
             raise ValueError(f"phase crops {phase.crop} of {phase.load} px, expected 32 ≤ crop ≤ load")
-    if min(recipe.bce, recipe.iou, recipe.l1) < 0 or recipe.bce + recipe.iou + recipe.l1 == 0:
-        raise ValueError(
-            f"loss weights bce {recipe.bce}, iou {recipe.iou}, l1 {recipe.l1}: expected at least one above "
-            "0, none below"
-        )
+    if recipe.scales is not None and not (recipe.scales and all(0.25 <= s <= 4 for s in recipe.scales)):
+        raise ValueError(f"scales are {recipe.scales}, expected multiples of the crop from 0.25 to 4")
     if recipe.interpolate is not None and not 0 < recipe.interpolate <= 1:
         raise ValueError(f"interpolate is {recipe.interpolate}, expected a fraction above 0 and up to 1")
     if recipe.interpolate is not None and recipe.ema is not None:

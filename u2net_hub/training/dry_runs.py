@@ -72,10 +72,12 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
         recipe = trainer.recipe
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
+        trainer.set_train_mode()
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
-            stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
+            pictures = Pictures.read(few, (phase.load, phase.load)).to(device)
+            stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
@@ -99,7 +101,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             for begin, phase in zip(begins, recipe.phases, strict=True)
         ]
         return Estimate(
-            device=str(trainer.accelerator.device),
+            device=str(device),
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             pairs=len(trainer.training),
@@ -187,5 +189,5 @@ def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     return float(wrong.float().sum() / max(wrong.numel(), 1))
 
 
-def _repeat(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    return (batches[number] for number in itertools.count())
+def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    return (trainer.rescaled(*batches[number], number) for number in itertools.count())

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..config import U2NetConfig
 from ..model import U2Net
-from .config import TrainConfig
+from .config import Phase, TrainConfig
 from .loss import Criterion, cross_entropy, saliency_loss
+from .loss_weights import LOSSES
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def criterion_of(config: TrainConfig, class_weights: Tensor | None = None) -> Cr
     if config.classes:
         return cross_entropy if class_weights is None else partial(cross_entropy, weights=class_weights)
     recipe = config.settings
-    return partial(saliency_loss, bce=recipe.bce, iou=recipe.iou, l1=recipe.l1)
+    return partial(saliency_loss, **{name: getattr(recipe, name) for name in LOSSES})
 
 
 def build_network(config: TrainConfig) -> U2Net:
@@ -67,6 +68,23 @@ def build_network(config: TrainConfig) -> U2Net:
         *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
     )
     return network
+
+
+def warn_of_other_size(size: tuple[int, int], last: Phase) -> None:
+    """Warn if the network is used on pictures with less than half or more than twice the training's pixels.
+
+    Args:
+        size: The (height, width) in pixels at which the network is used.
+        last: The last phase of the training.
+    """
+    h, w = size
+    if 0.5 <= h * w / last.load**2 <= 2:
+        return
+    logger.warning(
+        "The network is trained on pictures of %d × %d px but used at %d × %d px (height × width), where its "
+        "maps may be worse: choose --crop near %d, or --input-size %d.",
+        *(last.load, last.load, h, w, round((h * w) ** 0.5 * last.crop / last.load), last.load),
+    )
 
 
 def parts_to_freeze(config: TrainConfig) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ def plot_run(folder: Path) -> None:
         figure.savefig(folder / file)
 
     draw("training loss and learning rate", "loss.png", [("loss", "loss"), ("lr", "learning rate")])
-    scores = [("val_mae", "MAE"), ("val_max_f", "max F"), ("val_miou", "mean IoU")]
-    draw("scores on held-out pairs", "learning.png", scores)
+    names = {"mae": "MAE", "max_f": "max F", "weighted_f": "weighted F", "miou": "mean IoU"}
+    draw("scores on held-out pairs", "learning.png", [(f"val_{key}", name) for key, name in names.items()])
 
 
 def draw_validation(

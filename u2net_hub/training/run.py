@@ -246,7 +246,8 @@ class Run:
         if not self.is_main:
             return
         progress, pictures, classes = self.progress, self.validation, self.config.classes
-        maps = predict(self.trainer.averaged, pictures, precision=self.recipe.precision)
+        network = self.trainer.averaged()
+        maps = predict(network, pictures, precision=self.recipe.precision)
         scores = score(maps, pictures, classes=classes, weighted=self.recipe.interpolate is not None)
         logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         if log is not None:
@@ -259,14 +260,14 @@ class Run:
             for i in shown
         ]
         draw_validation(self.out / "validation.png", rows)
-        self._keep_best(scores)
+        self._keep_best(network, scores)
 
-    def _keep_best(self, scores: dict[str, float]) -> None:
+    def _keep_best(self, network: U2Net, scores: dict[str, float]) -> None:
         step, folder = self.progress.step, self.out / "best"
         best = sorted([*self.progress.best, {"step": step, **scores}], key=_rank)[: self.config.keep]
         names = {checkpoint_name(int(entry["step"])) for entry in best}
         if checkpoint_name(step) in names:
-            kept = self.trainer.averaged.save_pretrained(folder / checkpoint_name(step))
+            kept = network.save_pretrained(folder / checkpoint_name(step))
             if self.pusher is not None and best[0]["step"] == step:
                 told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
                 self.pusher.push(kept, f"Step {step} of {self.total_steps}: {told}")

@@ -23,7 +23,7 @@ _SOLID = 0.95
 _LEAST_BLUR = 0.1
 
 
-def areas(corners: Tensor, crop: int, load: int, scale: float | None, draws: Tensor) -> Tensor:
+def areas(corners: Tensor, crop: int, load: int, least: float | None, draws: Tensor) -> Tensor:
     """Choose the area of each picture that its crop shows: (B, 4), float32.
 
     An area is its top, left, height and width in pixels.
@@ -32,13 +32,13 @@ def areas(corners: Tensor, crop: int, load: int, scale: float | None, draws: Ten
         corners: Rows and columns of the corners of crops that are not enlarged, (B, 2).
         crop: The side of such crops.
         load: The side of the pictures.
-        scale: The smallest part of the picture that an area takes; None does not enlarge crops.
+        least: The smallest part of the picture that an area takes; None does not enlarge crops.
         draws: Random numbers in [0, 1), (B, 4): size, aspect and place of the areas.
     """
-    if scale is None:
+    if least is None:
         return torch.cat([corners.float(), torch.full_like(corners, crop).float()], 1)
     size, aspect, down, right = draws.unbind(1)
-    part = scale + (1 - scale) * size
+    part = least + (1 - least) * size
     low, high = (math.log(ratio) for ratio in _RATIOS)
     ratio = torch.exp(low + (high - low) * aspect)
     height, width = ((part / ratio).sqrt().clamp(max=1) * load, (part * ratio).sqrt().clamp(max=1) * load)
