@@ -133,7 +133,8 @@ class Run:
         if begun_with != (self.trainer.fingerprint, self.total_steps):
             raise ValueError(
                 f"{' + '.join(self.config.data_sets)} holds other pairs, or the recipe has another length, "
-                f"than when {checkpoint} was written; a run resumes on the data and settings it was started with"
+                f"than when {checkpoint} was written; a run resumes on the data and settings it was started "
+                "with"
             )
         self.accelerator.load_state(str(checkpoint))
         self.trainer.progress = Progress(**saved)
