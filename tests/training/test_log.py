@@ -29,6 +29,13 @@ def test_a_resumed_run_cuts_off_what_came_after_its_checkpoint(tmp_path: Path) -
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv") if row["loss"]] == list("12345")
 
 
+def test_a_run_that_begins_anew_keeps_no_row_of_the_one_before(tmp_path: Path) -> None:
+    for _ in range(2):  # killed before its first checkpoint, a run is begun again and validates its start
+        with RunLog(tmp_path, 0, tensorboard=False) as log:
+            log.add(0, {"val_mae": 0.5})
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["0"]
+
+
 def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     write(tmp_path, range(1, 3))
     path = tmp_path / "metrics.csv"

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import is_folded
+from ..datasets import IGNORED
 from ..model import U2Net
 from .accelerator import keep_freed_memory, make_accelerator
+from .augmentation import Augmentation
 from .batches import Batches, Pictures
 from .config import Phase, TrainConfig
 from .data import open_data
@@ -70,10 +72,12 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
         recipe = trainer.recipe
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
+        trainer.set_train_mode()
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
-            stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
+            pictures = Pictures.read(few, (phase.load, phase.load)).to(device)
+            stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
@@ -97,7 +101,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             for begin, phase in zip(begins, recipe.phases, strict=True)
         ]
         return Estimate(
-            device=str(trainer.accelerator.device),
+            device=str(device),
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             pairs=len(trainer.training),
@@ -141,10 +145,16 @@ def overfit_one(
 
     recipe, device = config.settings, make_accelerator(config).device
     network = build_network(config).to(device)
-    pictures = Pictures.read(open_data(config).subset([index]), (_SIDE, _SIDE)).to(device)
+    pictures = Pictures.read(open_data(config)[0].subset([index]), (_SIDE, _SIDE)).to(device)
     still = Phase(1.0, _SIDE, _SIDE)
     x, target = Batches(
-        pictures, network.config, still, batch_size=1, seed=0, flip=False, classes=bool(config.classes)
+        pictures,
+        network.config,
+        still,
+        batch_size=1,
+        seed=0,
+        augmentation=Augmentation(flip=False),
+        classes=bool(config.classes),
     )[0]
     if is_folded(network.state_dict()):
         unfold_batch_norms(network, pictures, still)
@@ -173,9 +183,11 @@ def overfit_one(
 @torch.inference_mode()
 def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     fused = network.eval()(x)[0]
-    wrong = fused.argmax(1) != target if target.ndim == 3 else (fused.sigmoid() - target).abs()
-    return float(wrong.float().mean())
+    if target.ndim == 4:
+        return float((fused.sigmoid() - target).abs().mean())
+    wrong = (fused.argmax(1) != target)[target != IGNORED]
+    return float(wrong.float().sum() / max(wrong.numel(), 1))
 
 
-def _repeat(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    return (batches[number] for number in itertools.count())
+def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    return (trainer.rescaled(*batches[number], number) for number in itertools.count())

@@ -29,20 +29,18 @@ class RunLog:
 
     Args:
         folder: The folder of the run.
-        step: The step that the run continues from. Rows of later steps are removed.
+        step: The step that the run continues from. Rows of later steps are removed; for 0, all rows.
         tensorboard: Whether to write event files into `folder`/tensorboard.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool = True) -> None:
         self.path = folder / "metrics.csv"
         self.folder = folder
-        rows = (
-            [row for row in read_metrics(self.path) if int(row["step"]) <= step] if self.path.exists() else []
-        )
+        rows = read_metrics(self.path) if step and self.path.exists() else []
         kept = io.StringIO(newline="")
         writer = csv.DictWriter(kept, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row for row in rows if int(row["step"]) <= step)
         write_file(self.path, kept.getvalue().encode())
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
@@ -50,7 +48,7 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=step and step + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row. Floats are written in full, so that two runs can be compared bit by bit."""

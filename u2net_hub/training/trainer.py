@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +24,12 @@ from .accelerator import free_memory, make_accelerator
 from .batches import Batches, Pictures
 from .checkpointing import newest_checkpoint
 from .config import Phase, Recipe, TrainConfig, phases_near
-from .data import divide, fit_batch
+from .data import class_weights, divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
-from .network import build_network, criterion_of, freeze, parts_to_freeze
+from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .plots import draw_batch
+from .scales import rescale
 from .unfolding import PHOTOS, unfold_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -100,18 +102,18 @@ class Trainer:
         self.training, self.held_out = divide(config)
         batch_size = fit_batch(
             self.recipe.batch_size,
-            len(self.training),
+            len(self.training.samples),
             parts=config.accumulate * self.accelerator.num_processes,
             live_norm="bn" not in parts_to_freeze(config),
         )
         self.recipe = replace(self.recipe, batch_size=batch_size)
-        names = [pair.name for pair in self.training.pairs]
+        names = [self.training.pairs[i].name for i in self.training.samples]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.total_steps = number_of_steps(self.recipe, len(self.training), batch_size)
+        self.total_steps = number_of_steps(self.recipe, len(names), batch_size)
+        part = max(1, self.total_steps // 20)
         # interpolated weights are compared with the start alone: few pairs cannot judge more
-        every = self.total_steps if self.recipe.interpolate else max(1, self.total_steps // 20)
-        self.validate_every = config.validate_every or every
-        self.save_every = config.save_every or self.validate_every
+        self.validate_every = config.validate_every or (self.total_steps if self.recipe.interpolate else part)
+        self.save_every = config.save_every or config.validate_every or part
 
     def decode(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
         """Decode a data set into memory, or into temporary files in the folder of the run."""
@@ -151,12 +153,14 @@ class Trainer:
         self.network = build_network(config)
         if not recipe.phases:
             self.recipe = recipe = replace(recipe, phases=phases_near(max(self.network.config.input_size)))
-        self._unfold()
-        frozen_bn = "bn" in parts_to_freeze(config)
-        freeze(self.network, parts_to_freeze(config))
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not frozen_bn:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        if self.is_main:
+            warn_of_other_size(self.network.config.input_size, recipe.phases[-1])
         self.network.to(accelerator.device)
+        self._unfold()
+        freeze(self.network, parts_to_freeze(config))
+        self.live_norm = "bn" not in parts_to_freeze(config)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and self.live_norm:
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         if recipe.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.start = StartWeights(self.network) if recipe.interpolate is not None else None
@@ -184,7 +188,8 @@ class Trainer:
         for extra in (self.ema, self.schedule, self.start):
             if extra is not None:
                 accelerator.register_for_checkpointing(extra)
-        self.criterion = criterion_of(config)
+        weights = class_weights(self.training, recipe)
+        self.criterion = criterion_of(config, None if weights is None else weights.to(accelerator.device))
 
     def _unfold(self) -> None:
         """Give folded batch norms statistics of the training photos; a resumed run has them already."""
@@ -215,7 +220,8 @@ class Trainer:
                 # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
                 worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
                 ahead = pool.submit(batches.__getitem__, following) if worth and same else None
-                yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+                x, target = (t.to(device, non_blocking=True) for t in batch)
+                yield self.rescaled(x, target, number)
 
     def _enter(self, phase: Phase) -> Batches:
         if self.is_main:
@@ -224,22 +230,37 @@ class Trainer:
                 *(self.progress.step, phase.crop, phase.load),
             )
         pictures = self.pictures.resized((phase.load, phase.load), classes=bool(self.config.classes))
-        return self.batches(self._on_device(pictures), phase)
+        made = self.batches(self._on_device(pictures), phase, self.training.samples)
+        if self.is_main:
+            x, target = made[self.progress.step * self.config.accumulate]
+            draw_batch(self.out / "batch.png", x.cpu(), target.cpu(), self.network.config)
+        return made
 
-    def batches(self, pictures: Pictures, phase: Phase) -> Batches:
-        """Make the micro-batches of this run at one resolution."""
+    def batches(self, pictures: Pictures, phase: Phase, samples: Sequence[int] | None = None) -> Batches:
+        """Make the micro-batches of this run at one resolution.
+
+        Args:
+            pictures: The pictures at the size that `phase` loads.
+            phase: The resolution.
+            samples: The indices of the pictures of one epoch. By default each picture comes once.
+        """
         return Batches(
             pictures,
             self.network.config,
             phase,
             batch_size=self.recipe.batch_size // self.config.accumulate,
             seed=self.config.seed,
-            flip=self.recipe.flip,
-            jitter=self.recipe.jitter,
+            augmentation=self.recipe,
+            samples=samples,
             classes=bool(self.config.classes),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def rescaled(self, x: Tensor, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Resize a micro-batch, by its number, if the recipe asks for several scales."""
+        scales = self.recipe.scales
+        return rescale(x, target, scales, seed=self.config.seed, number=number) if scales else (x, target)
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
         """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
@@ -283,19 +304,18 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         """Set the running statistics of every process to their mean. Gradients are averaged already."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or not self.live_norm:
             return
         buffers = [b for b in self.network.buffers() if b.is_floating_point()]
         flat = self.accelerator.reduce(torch.cat([b.flatten() for b in buffers]), reduction="mean")
         for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
 
-    @property
     def averaged(self) -> U2Net:
-        """The network that is validated and kept.
+        """Return the network that is validated and kept.
 
-        It is the moving average of the weights, or weights between the start and the current ones, if the
-        recipe asks for one of them.
+        It has the moving average of the weights, or weights between the start and the current ones, if the
+        recipe asks for one of them. Weights between the two are a new network at each call.
         """
         if self.start is not None and self.recipe.interpolate is not None:
             return self.start.towards(self.network, self.recipe.interpolate)
