@@ -6,6 +6,7 @@ import gzip
 import sys
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from u2net_hub.config import Stage
 from u2net_hub.engines import quantisation
 from u2net_hub.engines.quantisation import choose_photos
 
-nncf = pytest.importorskip("nncf")
 openvino = pytest.importorskip("openvino")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -46,6 +46,12 @@ def in_int8(path: Path) -> set[str]:
 
 def stage_of(convolution: str) -> str:
     return convolution.partition(".")[0].removesuffix("/WithoutBiases")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nncf() -> ModuleType:
+    """NNCF, which takes a second to import: only in the process that runs these tests."""
+    return pytest.importorskip("nncf")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,7 @@ def test_a_convolution_with_a_large_bias_stays_in_float(
 
 
 def test_the_stage_that_int8_hurts_most_stays_in_float_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nncf: ModuleType
 ) -> None:
     # in the place of NNCF: what int8 costs is given here, and the costs of stages add up
     costs = {"stage1": 0.01, "stage2": 0.03, "stage1d": 0.02, "outconv": 0.0, "side1": 0.0, "side2": 0.0}
@@ -124,7 +130,7 @@ def test_the_stage_that_int8_hurts_most_stays_in_float_first(
 
 
 def test_a_network_that_int8_hurts_everywhere_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nncf: ModuleType
 ) -> None:
     monkeypatch.setattr(nncf, "quantize", lambda model, photos, **options: model)
     monkeypatch.setattr(quantisation, "LIMIT", -1.0)
