@@ -74,7 +74,7 @@ def test_the_default_makes_the_maps_that_the_authors_weights_make(
     shared: Path, remembering: Callable[..., SaliencyPipeline]
 ) -> None:
     ecssd = shared / "data" / "ecssd-100"
-    photos = sorted((ecssd / "images").glob("*.jpg"))[::9]  # those of the tests of the pipeline
+    photos = sorted((ecssd / "images").glob("*.jpg"))[::10]  # those of the tests of the pipeline
     pipeline = remembering("u2netp", minmax="always")
     for photo, result in zip(photos, pipeline(photos), strict=True):
         with Image.open(ecssd / "maps_u2netp_author" / f"{photo.stem}.png") as theirs:
@@ -109,11 +109,11 @@ def test_the_fast_model_scores_on_some_photos_what_was_measured(
     ecssd = shared / "data" / "ecssd-100"
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
-        for path in sorted((ecssd / kind).iterdir())[::9]:
+        for path in sorted((ecssd / kind).iterdir())[::10]:
             (tmp_path / kind / path.name).symlink_to(path)
     pipeline = SaliencyPipeline.from_pretrained("u2netp-168", device="cpu")
     rows = dict(evaluate(pipeline, tmp_path).datasets[tmp_path.name].pictures)
-    assert len(rows) == 12
+    assert len(rows) == 10
     for score in next(iter(rows.values())):
         found, said = (np.mean([table[name][score] for name in rows]) for table in (rows, measured["photos"]))
         assert found == pytest.approx(said, abs=3e-3), score

@@ -57,10 +57,10 @@ def half(alpha: int = 128) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def ecssd(shared: Path, remembering: Callable[..., SaliencyPipeline]) -> dict[str, tuple[float, bool]]:
-    """The authors' U²-Net† on 12 photos of ecssd-100: mean absolute difference to the given map, found."""
+    """The authors' U²-Net† on ten photos of ecssd-100: mean absolute difference to the given map, found."""
     weights = shared / "reference/u2netp_author.safetensors"
     pipeline = remembering(weights, minmax="always")
-    paths = sorted((shared / "data/ecssd-100/images").iterdir())[::9]
+    paths = sorted((shared / "data/ecssd-100/images").iterdir())[::10]  # of those that test_scoring needs
     rows = {}
     for path, found in zip(paths, pipeline(paths), strict=True):
         given = np.asarray(Image.open(shared / f"data/ecssd-100/maps_u2netp_author/{path.stem}.png"))
@@ -78,7 +78,7 @@ def measured() -> dict[str, Any]:
 
 
 def test_maps_equal_those_of_the_official_preprocessing(ecssd: dict[str, tuple[float, bool]]) -> None:
-    assert len(ecssd) == 12
+    assert len(ecssd) == 10
     assert max(difference for difference, _ in ecssd.values()) <= 1 / 255
 
 
