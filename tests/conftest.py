@@ -250,7 +250,7 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Salie
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
 
-    def pipeline(source: Path, **options: object) -> SaliencyPipeline:
+    def pipeline(source: str | Path, **options: object) -> SaliencyPipeline:
         found = resolve(source)
         made = SaliencyPipeline(found, device="cpu", **options)
         made.engine = Remembering(made.engine, folder / f"maps-{found.sha256[:16]}")
