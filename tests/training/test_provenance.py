@@ -111,3 +111,16 @@ def test_paths_are_kept_absolute_and_other_sources_as_they_are(
 def test_the_command_that_goes_on_names_the_run() -> None:
     assert resume_command("my run") == "u2net train --out 'my run' --resume"
     assert resume_command("run", 2) == "accelerate launch -m u2net_hub train --out run --resume"
+
+
+def test_the_paths_of_several_sets_become_absolute_and_keep_their_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/photos").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    config = TrainConfig(data=("mine", "DUTS-TR:0.2"), out="run", images="photos")
+    absolute = with_absolute_paths(config)
+    assert absolute.data == (str(tmp_path / "mine"), str(tmp_path / "DUTS-TR:0.2"))
+    assert absolute.images == "photos"
+    assert "data=('mine', 'DUTS-TR:0.2')" in python_call(absolute)
