@@ -1,4 +1,4 @@
-"""Write files completely or not at all, name them, and hash them."""
+"""Write files completely or not at all, turn names into names of files, and hash contents."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from uuid import uuid4
 
 
 def file_name(name: str) -> str:
-    """Turn the name of a data set or model into a part of a file's name."""
+    """Turn the name of a data set or model into a part of a file's name: other characters become "_"."""
     return re.sub(r"[^\w.@-]+", "_", name).strip("._") or "unnamed"
 
 
 def content_hash(content: Path | bytes, *, git: bool = False) -> str:
-    """Hash a file or bytes: the SHA-256, or with `git` the SHA-1 that git gives the blob; in hexadecimal."""
+    """Return the SHA-256 of a file or of bytes in hexadecimal, or with `git` the SHA-1 of its git blob."""
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     digest = hashlib.sha1(b"blob %d\0" % size) if git else hashlib.sha256()
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:

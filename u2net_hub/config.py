@@ -168,7 +168,7 @@ class U2NetConfig:
         return cls(**fields)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> None:
-        """Write config.json."""
+        """Write the config to the file `path`; on the Hub its name is config.json."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def to_json(self) -> str:
@@ -177,7 +177,7 @@ class U2NetConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> U2NetConfig:
-        """Read config.json.
+        """Read a config from a file that `save` wrote.
 
         Raises:
             FileNotFoundError: There is no such file.

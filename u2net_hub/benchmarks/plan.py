@@ -66,7 +66,10 @@ def plan_setups(
 
 
 def find_peer(python: str | Path | None = None) -> Path | None:
-    """Find the Python interpreter that has rembg; None if there is none.
+    """Find the Python interpreter that runs rembg; None if there is none.
+
+    It is the given one, else the one that the variable U2NET_PEER_PYTHON names; neither is asked whether it
+    has rembg. Without both it is this interpreter, if it has rembg.
 
     Raises:
         FileNotFoundError: The named interpreter does not exist.
@@ -88,7 +91,7 @@ def check_request(given: Sequence[str], known: Sequence[str], what: str) -> None
 
 
 def supported_precisions(weights: Weights, asked: Sequence[Precision]) -> Sequence[Precision]:
-    """The requested precisions that the weights can run in; an int8 file has only one."""
+    """List the requested precisions that the weights can run in; an int8 file has only one."""
     if weights.is_int8:
         return ("int8",)
     return [each for each in asked if each != "int8"] if weights.kind == "xml" else asked

@@ -95,7 +95,7 @@ class Runner:
         return {"times": times}
 
     def memory(self) -> dict[str, object]:
-        """The peaks so far in MB: of the process's resident set, and of torch's allocations on a GPU."""
+        """Return the peaks so far in MB: the process's resident set, and torch's allocations on a GPU."""
         found: dict[str, object] = {"peak_mb": peak_mb()}
         if self._device.startswith("cuda"):
             import torch
@@ -125,7 +125,7 @@ class Runner:
         return {"bytes_per_second": bandwidth, "macs_per_second": macs}
 
     def score(self) -> dict[str, object]:
-        """Score the engine on the data set, at the measured size."""
+        """Score the engine on the data set, with the input size that is timed; return the mean scores."""
         from ..evaluation import evaluate
         from ..inference import SaliencyPipeline
 

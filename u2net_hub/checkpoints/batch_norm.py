@@ -1,9 +1,10 @@
-"""Batch norm that was folded into its convolution is given back: arithmetic on a state dict.
+"""Give batch norm back to convolutions into which it was folded, by arithmetic on a state dict.
 
-Files for inference (ONNX, TFLite) hold convolutions with the batch norm folded in. Read under the official
-keys, their norms are the identity. Such a network makes the right maps, but it cannot be trained as it is: in
-training mode a norm divides by the statistics of the batch, which the identity does not match, and the
-filters have norms from .0004 to .8, between which no single learning rate serves.
+Files for inference (ONNX, TFLite) hold convolutions with the batch norm folded in. When such a file is read
+under the official keys, its batch norms are the identity. The network then makes the right maps, but it
+cannot be trained as it is. In training mode a batch norm divides by the statistics of the batch, which the
+identity does not match. And the filters have norms from .0004 to .8, for which no single learning rate is
+right.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Moments(NamedTuple):
 
 
 def normalised_convolutions(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the convolutions that a batch norm follows, e.g. "stage1.rebnconvin.conv_s1", in order."""
+    """List the convolutions that a batch norm follows, e.g. "stage1.rebnconvin.conv_s1", in order."""
     ending = f"{_NORM}.running_var"
     return [key.removesuffix(ending) + _CONV for key in state if key.endswith(ending)]
 
 
 def is_folded(state: Mapping[str, Tensor]) -> bool:
-    """Whether the batch norms are the identity: weight 1, bias 0, mean 0, variance 1, in every channel.
+    """Tell whether the batch norms are the identity: weight 1, bias 0, mean 0, variance 1, in every channel.
 
     A new network, which has not been trained yet, has such norms too. A state without any norm is not folded.
 
@@ -52,7 +53,7 @@ def is_folded(state: Mapping[str, Tensor]) -> bool:
 
 
 def unfold(state: Mapping[str, Tensor], moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """Give convolutions a batch norm with the given statistics, and filters of norm 1; the function stays.
+    """Give convolutions a batch norm with the given statistics, and filters of norm 1; maps stay the same.
 
     In eval mode a norm maps the convolution's output x to k·x + c with k = weight / √(running_var + ε) and
     c = bias − k · running_mean. With the mean μ and variance v of x, the statistics become μ and v, the
@@ -60,7 +61,7 @@ def unfold(state: Mapping[str, Tensor], moments: Mapping[str, Moments]) -> dict[
     free, so each filter and its bias are divided by its norm s, μ by s, v by s², and k is multiplied by s. If
     the moments are those of the training photos, the maps in training mode are close to those in eval mode.
 
-    It holds for norms of any values, not only for the identity. It calculates in float64.
+    This is right for batch norms of any values, not only for the identity. It is calculated in float64.
 
     Args:
         state: Tensors under the official keys.

@@ -16,7 +16,7 @@ def metadata_config(metadata: Mapping[str, str], path: object) -> U2NetConfig | 
         path: The file, for messages.
 
     Raises:
-        ValueError: The entry is not a config of this library.
+        ValueError: The entry "config" is not a valid config.
     """
     if not {"config", "outputs"} <= metadata.keys():
         return None

@@ -67,7 +67,7 @@ class Operations(Protocol[V]):
         """Apply a convolution; batch norm and ReLU follow it if `conv.normed`."""
 
     def pool(self, x: V) -> V:
-        """Take the maximum of each 2 × 2 pixels; half of an odd size is rounded up."""
+        """Take the maximum of each 2 × 2 pixels, with stride 2; half of an odd size is rounded up."""
 
     def resize_like(self, x: V, like: V) -> V:
         """Resize to the height and width of `like`."""

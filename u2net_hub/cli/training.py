@@ -275,7 +275,9 @@ def eval_(
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
-    """Make the names of weights or maps in tables and plots: their paths without parent folders.
+    """Name each source of weights or folder of maps for tables and plots.
+
+    A file has its name without suffix, a folder its last name, and any other source its own text.
 
     Raises:
         ValueError: There are no sources, or two would have the same name.

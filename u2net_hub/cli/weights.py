@@ -265,7 +265,7 @@ def push(
 
 
 class _Where(NamedTuple):
-    """The target and the manner of a push: the arguments that `push_to_hub` and `push_space` share."""
+    """The arguments that `push_to_hub` and `push_space` share, except the repo."""
 
     private: bool | None
     branch: str | None
@@ -334,7 +334,7 @@ def _show(files: Mapping[str, Content]) -> None:
 
 
 def _tell(pushed: Pushed) -> None:
-    """Print the address of a commit or pull request."""
+    """Print the address of the commit or pull request, and a message if nothing had changed."""
     if not pushed.changed:
         typer.echo("nothing has changed, no commit was made", err=True)
     typer.echo(pushed.pull_request or pushed.url)

@@ -114,7 +114,7 @@ def check_saliency_masks(dataset: SaliencyDataset) -> None:
     """Refuse masks that look like class numbers where saliency masks are expected.
 
     Raises:
-        ValueError: Most labelled pixels of the inspected masks hold small numbers.
+        ValueError: Most labelled pixels of the inspected masks hold small numbers, and none holds a grey.
         OSError: A mask cannot be opened.
     """
     if seen := class_numbers([dataset.mask_path(i) for i in range(len(dataset))]):
@@ -263,7 +263,7 @@ def _statistics(facts: Sequence[_Facts], found: Pairing) -> dict[str, object]:
 
 
 def _shares(labels: npt.NDArray[np.int64]) -> dict[str, float]:
-    """The share of each class in all pixels that have a label, and that of the ignored ones in all pixels."""
+    """Compute the share of each class in the labelled pixels, and that of the ignored ones in all pixels."""
     known = labels[:IGNORED].sum()
     shares = {str(i): round(float(labels[i] / known), 4) for i in np.flatnonzero(labels[:IGNORED])}
     if labels[IGNORED]:

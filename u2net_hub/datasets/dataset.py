@@ -134,7 +134,7 @@ class SaliencyDataset:
         return counted
 
     def soft_share(self) -> float:
-        """Return the share of pixels between 0 and 255 in the masks, 0 to 1, from at most 16 of them.
+        """Return the share of grey pixels, neither 0 nor 255, in at most 16 of the masks: from 0 to 1.
 
         Raises:
             OSError: A mask cannot be opened.

@@ -101,7 +101,9 @@ def _some(paths: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def open_mask(path: Path) -> Iterator[Image.Image]:
-    """Open and fully decode a mask without changing its mode.
+    """Open and fully decode a mask, for a `with` statement.
+
+    The mask is turned upright by its EXIF orientation, as the photo is. Its mode stays as it is.
 
     Raises:
         ValueError: The file is not a picture, or it is damaged; the message names it.

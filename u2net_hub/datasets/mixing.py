@@ -112,7 +112,7 @@ def join(datasets: Sequence[SaliencyDataset]) -> SaliencyDataset:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Number names that come again: pairs, pairs -> pairs, pairs-2."""
+    """Make names different by a number behind those that come again: pairs, pairs -> pairs, pairs-2."""
     made: list[str] = []
     for name in names:
         number, new = 1, name

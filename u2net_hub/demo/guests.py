@@ -23,7 +23,19 @@ _REPO_ID = re.compile(r"(?!.*\.\.)[a-zA-Z0-9][\w.-]{0,95}/[a-zA-Z0-9][\w.-]{0,95
 
 
 def look_up_guest(source: str) -> tuple[str, float]:
-    """Look up the model that a visitor named: "org/name@commit", and the size of its weights in 10⁶ bytes."""
+    """Look up a model on the Hub for a visitor, and check that its files are small enough.
+
+    Args:
+        source: What the visitor typed: org/name or org/name@revision.
+
+    Returns:
+        "org/name@commit", with the commit that the revision stands for, and the size of the weights in
+        10⁶ bytes.
+
+    Raises:
+        ValueError: `source` is not such a name, or a file is too large.
+        HubError: The model cannot be found or used.
+    """
     from ..hub import UnusableRepoError, call, check_revision, make_client
 
     repo_id, _, revision = source.strip().partition("@")

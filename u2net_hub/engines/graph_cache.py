@@ -36,7 +36,7 @@ KEPT = 4
 
 
 def cache_folder() -> Path:
-    """The folder for built graphs: U2NET_CACHE if it is set, else a folder in the user's cache."""
+    """Return the folder for built graphs: U2NET_CACHE if it is set, else a folder in the user's cache."""
     if os.environ.get("U2NET_CACHE"):
         return Path(os.environ["U2NET_CACHE"])
     if sys.platform == "win32":

@@ -86,7 +86,7 @@ def import_runtime(package: str, extra: str) -> Any:
 
 
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of ONNX Runtime, which share no base class but Exception."""
+    """Return the exceptions of ONNX Runtime, which share no base class but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return tuple(

@@ -34,7 +34,8 @@ class OnnxRuntimeEngine:
 
     Args:
         source: A network, weights, or an .onnx file that `export` made.
-        device: "cpu", "cuda", "cuda:1", "coreml", "dml" (DirectML), or "auto" for the CPU, in any case.
+        device: "cpu", "cuda", "cuda:1", "coreml", "dml" (DirectML), or "auto" for the CPU; upper and
+            lower case mean the same.
         precision: "exact" is float32. "fast" also runs in float32, with a warning.
 
     Raises:

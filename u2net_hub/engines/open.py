@@ -44,11 +44,10 @@ def open_engine(
         source: A U2Net, what `U2Net.from_pretrained` takes, or a file that `export` made. On a CPU a
             .safetensors or an exported file runs in ONNX Runtime and OpenVINO without importing torch.
         engine: "torch", "onnxruntime", "openvino", or "auto" for the fastest that is installed.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available, in any case.
-            OpenVINO also knows its own names, e.g. "GPU" for Intel's.
-        precision: "exact", float32; "fast", 16-bit if the hardware has it, except in layers that need
-            float32; "int8", for the bundled models, and for a file that was exported with
-            that precision.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device available. Upper and lower
+            case mean the same. OpenVINO also knows its own names, e.g. "GPU" for Intel's.
+        precision: "exact" is float32. "fast" is 16-bit if the hardware has it, except in layers that need
+            float32. "int8" is for the bundled models, and for a file that was exported with that precision.
         compile: Whether torch compiles the network at the first call with each batch size. That takes a
             minute or more on a CPU, and is worth it for long runs of one size.
 
@@ -152,7 +151,7 @@ def _is_installed(name: EngineName, builds: bool) -> bool:
 
 
 def _is_too_small(source: U2Net | Source) -> bool:
-    """Tell whether the network's input is too small for a graph."""
+    """Tell whether the network's input is below `SMALLEST`, where only torch promises the right maps."""
     config = source.config() if isinstance(source, Source) else source.config
     return config is not None and min(config.input_size) < SMALLEST
 

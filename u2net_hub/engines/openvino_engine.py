@@ -34,7 +34,8 @@ class OpenVinoEngine:
 
     Args:
         source: A network, weights, or an .onnx or .xml file that `export` made.
-        device: "cpu", one of OpenVINO's names, e.g. "GPU" for Intel's, or "auto" for the CPU, in any case.
+        device: "cpu", one of OpenVINO's names, e.g. "GPU" for Intel's, or "auto" for the CPU; upper and
+            lower case mean the same.
         precision: "exact" is float32. "fast" is bfloat16 on CPUs that have it and float16 on other devices,
             except in layers that need float32. "int8" needs a bundled model, or a file exported with that
             precision.
@@ -189,5 +190,5 @@ def _find_device(device: str, available: list[str]) -> str:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use."""
+    """Count the cores that this process may use, or all cores if the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
 """Keep chosen layers of an OpenVINO graph in float32 while the others run in bfloat16.
 
-OpenVINO's CPU plugin keeps nodes in float32 that are marked as "precise". Python cannot set this mark on a
-graph in memory, so the graph is written to a file, and the marks are added to the file.
+OpenVINO's CPU plugin keeps a node in float32 if the node is marked as "precise". Python cannot set this mark
+on a graph in memory. So the graph is written to a file, the marks are added to its XML, and it is read again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WITHOUT_BIAS = "/WithoutBiases"
 
 
 def keep_in_float32(core: Core, model: Model, names: Collection[str]) -> Model:
-    """Mark convolutions, and the nodes that pass their values on, to stay in float32; returns the graph.
+    """Return a graph in which convolutions, and the nodes that pass their values on, stay in float32.
 
     Args:
         core: The OpenVINO core that reads the marked graph.
-        model: The graph, which is changed in place.
+        model: The graph. Its resizes are replaced in place; only the returned graph has the marks.
         names: The official names of the convolutions, e.g. "stage2d.rebnconv1d".
     """
     _restate_resizes(model)
@@ -53,7 +53,7 @@ def _serialize(model: Model, path: Path) -> None:
 
 
 def _restate_resizes(model: Model) -> None:
-    """Replace Interpolate by its older version; otherwise the plugin does this and loses the marks."""
+    """Replace each Interpolate node by that of opset 4: the plugin does so by itself and loses the marks."""
     from openvino import opset13
     from openvino.utils.node_factory import NodeFactory
 
@@ -70,7 +70,10 @@ def _restate_resizes(model: Model) -> None:
 
 
 def _mark(graph: ElementTree.Element, names: Collection[str]) -> None:
-    """Mark the convolutions and the nodes after each, up to the next convolutions, which stay 16-bit."""
+    """Mark the named convolutions in the XML of a graph.
+
+    The nodes after each of them are marked too, up to the next convolution.
+    """
     layers = {layer.get("id", ""): layer for layer in graph.iter("layer")}
     behind: dict[str, list[str]] = {number: [] for number in layers}
     for edge in graph.iter("edge"):

@@ -35,7 +35,7 @@ class TorchEngine:
 
     Args:
         model: The network, of any dtype, fused or not.
-        device: "cpu", "cuda", "cuda:1", "mps" or "auto", in any case.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto"; upper and lower case mean the same.
         precision: "exact" is float32. "fast" is bfloat16 on a CPU that has it and float16 on a GPU, except in
             layers that need float32.
         compile: Whether torch.compile compiles the network, at the first call with each batch size.
@@ -114,10 +114,10 @@ class TorchEngine:
 
 
 class _CapturedGraph:
-    """A CUDA graph of one forward pass.
+    """A CUDA graph of one forward pass, which launches all kernels together.
 
-    At batch 1 it takes longer to launch the kernels one by one than to run them.
-    It is not safe to call it from several threads at once.
+    At batch 1, to launch the kernels one by one takes longer than to run them. Only one thread at a time may
+    call the object.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Scores and their origin, as results.json stores them; the curves are in curves.npz beside it."""
+"""What results.json holds: scores, how the weights were trained, and speed. curves.npz holds the curves."""
 
 from __future__ import annotations
 
@@ -144,7 +144,10 @@ class Results:
         return cls(**(content | read))
 
     def save(self, folder: str | Path) -> None:
-        """Write results.json, curves.npz and, for each data set, the scores of each picture as a CSV file."""
+        """Write three kinds of files into a folder.
+
+        These are results.json, curves.npz and, for each data set, a CSV file with the scores of each picture.
+        """
         contents: dict[str, bytes] = {}
         curves: dict[str, Any] = {
             f"{name}/{key}": curve

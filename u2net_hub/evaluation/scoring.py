@@ -161,7 +161,7 @@ def evaluate_maps(
 
 
 class _Task(NamedTuple):
-    """A data set, and the maps of its photos that are scored."""
+    """A data set to score, and the function that gives the maps of its photos."""
 
     dataset: SaliencyDataset
     maps: _Maps

@@ -1,4 +1,4 @@
-"""Colours and backgrounds to place an object on."""
+"""Colours and backgrounds on which an object is placed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _small(image: Image.Image, alpha: Image.Image) -> tuple[NDArray[np.float32],
 
 
 def _mean_colour(colours: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the weighted mean colour around each pixel: (H, W, 3), (H, W, 1) -> (H, W, 3)."""
+    """Blur colours, each pixel with its weight: (H, W, 3), (H, W, 1) -> (H, W, 3)."""
     weight = weight + np.float32(1e-3)  # where all weights are 0, every pixel counts the same
     return np.divide(_blur(colours * weight), _blur(weight), dtype=np.float32)
 

@@ -31,7 +31,7 @@ _REACH = 16
 
 
 def foreground_colours(photo: Image.Image, alpha: Image.Image) -> Image.Image:
-    """The object's colours where alpha is between 0 and 255, the photo's elsewhere: mode RGB, same size.
+    """Return the object's colours where alpha is between 0 and 255, the photo's elsewhere: RGB, same size.
 
     F = F' + α(I - αF' - (1 - α)B') with the estimates F' and B' (Forte 2021, "Approximate Fast Foreground
     Colour Estimation"). Beside the result it needs the memory of some strips of the photo, whatever its size.
@@ -73,7 +73,7 @@ def foreground_colours(photo: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def _soft_tiles(alpha: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which tiles hold a value other than 0 and 255."""
+    """Tell which tiles hold a value other than 0 and 255."""
     height, width = alpha.shape
     columns = np.arange(0, width, TILE)
     rows = []
@@ -85,7 +85,7 @@ def _soft_tiles(alpha: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _around_edges(photo: Image.Image, alpha: NDArray[np.uint8]) -> list[Image.Image]:
-    """Colours of foreground and background around the soft pixels, and the photo's farther away."""
+    """Estimate foreground and background around the soft pixels; farther away both are the photo."""
     soft = (alpha > 0) & (alpha < 255)
     if not soft.any():  # at this size; at full size there are some
         soft[:] = True
@@ -107,7 +107,7 @@ def _around_edges(photo: Image.Image, alpha: NDArray[np.uint8]) -> list[Image.Im
 def estimate(
     photo: NDArray[np.float32], alpha: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colours of foreground and background, each (h, w, 3): photo (h, w, 3) of any range, alpha in [0, 1].
+    """Estimate foreground and background, each (h, w, 3): photo (h, w, 3) of any range, alpha in [0, 1].
 
     At each level, from 1 × 1 pixel on, the energy of Germer et al. (2020) is lowered for all pixels at once:
     both colours explain what is seen, and are like those of the four neighbours, the more so the more alpha
@@ -164,7 +164,7 @@ def _relax(
 
 
 def _four(padded: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-    """The neighbours above, below, to the left and to the right."""
+    """Return the neighbours above, below, to the left and to the right."""
     inner = slice(1, -1)
     return (
         padded[..., :-2, inner],

@@ -80,7 +80,7 @@ class Summary:
     """The precision of the engine: "exact", "fast" or "int8"."""
 
     def count(self, status: Status) -> int:
-        """The number of files with a status: "written", "skipped" or "failed"."""
+        """Count the files with a status: "written", "skipped" or "failed"."""
         return sum(file.status == status for file in self.files)
 
 

@@ -179,7 +179,10 @@ class SaliencyPipeline:
         return Prepared(photo, im.preprocess(photo, self.config))
 
     def run(self, batch: Sequence[Prepared], *, side_outputs: bool = False) -> Iterator[SaliencyResult]:
-        """Run the network on one batch of prepared photos of any sizes (step 2 of 3); results in order."""
+        """Run the network on one batch of prepared photos (step 2 of 3), and yield the results in order.
+
+        The photos may differ in size.
+        """
         if batch:
             maps = self.engine(np.stack([x for _, x in batch]), side_outputs=side_outputs)
             for i, (photo, _) in enumerate(batch):

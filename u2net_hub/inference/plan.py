@@ -87,7 +87,11 @@ def _is_file(out: str | Path, names: Sequence[str | Path]) -> bool:
 
 
 def plan_jobs(names: Sequence[str | Path], out: str | Path | None, options: Options) -> list[Job]:
-    """Make a job for each picture, without duplicates, in the order of the inputs."""
+    """Make a job for each picture, without duplicates, in the order of the inputs.
+
+    Raises:
+        ValueError: There are no inputs or no pictures in them, or "-" cannot be used with these names.
+    """
     if not names:
         raise ValueError("no input, expected files, folders or '-'")
     if "-" in (str(out), *map(str, names)):
@@ -166,13 +170,19 @@ def _without_own_outputs(pictures: list[Path]) -> list[Path]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The device and inode of a file, which are the same through all its links."""
+    """Return the device and the inode of a file. They are the same for every link to it."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing) -> None:
-    """Refuse a run that would lose a file, before work starts."""
+    """Refuse a run that would lose a file, before work starts.
+
+    Raises:
+        ValueError: Two inputs share an output, or an output would replace an input.
+        FileExistsError: An output exists, and `existing` is "refuse".
+        OSError: An output folder cannot be made or written to.
+    """
     inputs = {_identity(path) for path in read if path.exists()}
     folders: dict[Path, str] = {}
     takers: dict[str, Path | None] = {}
@@ -220,5 +230,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def to_be_skipped(job: Job, options: Options) -> bool:
-    """Tell whether a job is skipped because its output exists."""
+    """Tell whether a job is skipped, because its output exists and `existing` is "skip"."""
     return options.existing == "skip" and job.target is not None and os.path.lexists(job.target)

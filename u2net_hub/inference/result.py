@@ -199,7 +199,7 @@ class SaliencyResult:
         return np.asarray(maps[0], np.float32)
 
     def _matte(self, threshold: float | None, edges: Edges) -> NDArray[np.uint8]:
-        """The matte without the photo's own alpha: uint8 (H, W)."""
+        """Make the matte without the photo's own alpha: uint8 (H, W)."""
         if edges == "soft":
             if threshold is None:
                 return im.to_grey(self._normalised, self.size)
@@ -212,14 +212,14 @@ class SaliencyResult:
         return np.where(hard, np.uint8(255), np.uint8(0))
 
     def _refined(self, edges: Edges) -> NDArray[np.uint8]:
-        """The matte that follows the photo's edges; alpha and colours of a cutout share it."""
+        """Make the matte that follows the photo's edges; alpha and colours of a cutout share it."""
         if edges not in self._mattes:
             self._check_full_size()
             self._mattes[edges] = im.refine(self.photo.on((255, 255, 255)), self._normalised, edges)
         return self._mattes[edges]
 
     def _colours(self, threshold: float | None, edges: Edges, clean_edges: bool) -> Image.Image:
-        """The colours of the cutout: mode RGB, at the photo's size."""
+        """Make the colours of the cutout: mode RGB, at the photo's size."""
         self._check_full_size()
         if clean_edges:
             warnings.warn(

@@ -219,7 +219,10 @@ class Batches:
         return [self.samples[_order(n, self.seed, place // n)[place % n]] for place in places]
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Make this process's part of a batch: the input, float32 (B, 3, crop, crop), and the target."""
+        """Make this process's part of a batch: the input, float32 (B, 3, crop, crop), and the target.
+
+        The class describes the target.
+        """
         settings, n = self.augmentation, self.batch_size
         generator = _generator(_AUGMENTATION, self.seed, number)
         corners = torch.randint(self.phase.load - self.phase.crop + 1, (n, 2), generator=generator)

@@ -132,10 +132,10 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def phases_near(side: int) -> tuple[Phase, ...]:
-    """The resolution for fine-tuning a network whose input has this side in pixels.
+    """Choose the resolution for fine-tuning a network whose input has this side in pixels.
 
     Small inputs are trained at their own size, cut from slightly larger pictures. Large inputs are trained at
-    four fifths of it, which costs 36 % less and served as well.
+    four fifths of their size, which costs 36 % less and gives results as good.
     """
     load, crop = (1.1 * side, side) if side < 256 else (0.9 * side, 0.8 * side)
     return (Phase(1.0, max(round(load / 8) * 8, 32), max(round(crop / 8) * 8, 32)),)

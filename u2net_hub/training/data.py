@@ -60,7 +60,7 @@ def _check_inside(sets: Sequence[str], folders: Sequence[str]) -> None:
 
 
 def held_out_by_default(pairs: int, *, tuning: bool = False) -> int:
-    """The number of pairs to hold out: a tenth of them, at least 1, at most 300.
+    """Choose the number of pairs to hold out: a tenth of them, at least 1, at most 300.
 
     Args:
         pairs: The number of all pairs.
@@ -150,7 +150,7 @@ def _renamed(dataset: SaliencyDataset, source: str) -> SaliencyDataset:
 
 
 def class_weights(dataset: SaliencyDataset, recipe: Recipe) -> Tensor | None:
-    """The weight of each class in the loss, float32 (classes,); None if all are 1.
+    """Compute the weight of each class in the loss: float32 (classes,); None if all are 1.
 
     Balanced weights are the inverse of the share of each class in the labelled pixels of the training masks,
     divided by the number of classes, as in scikit-learn: equal shares give weights of 1. A repeated pair

@@ -21,7 +21,7 @@ class StartWeights:
         self._state = {key: value.detach().clone() for key, value in network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights by key, for a checkpoint."""
+        """Return the weights by key, for a checkpoint."""
         return self._state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -41,11 +41,12 @@ class StartWeights:
 
 
 def between(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], part: float) -> dict[str, Tensor]:
-    """Weights on the straight line from the start to the tuned ones: start + part · (tuned − start).
+    """Interpolate between the weights before and after fine-tuning: start + part · (tuned − start).
 
-    Half way, networks that were fine-tuned on few pairs are often better than at either end, on new photos
-    and on photos like those of the original training (Wortsman et al. 2022, arXiv 2109.01903). Both ends must
-    be in one scale: unfold batch norm before training, and keep the unfolded start.
+    After fine-tuning on few pairs, the weights half way are often better than those at either end, on new
+    photos and on photos like those of the original training (Wortsman et al. 2022, arXiv 2109.01903). The
+    filters of both states must have the same scale: unfold batch norm before training, and keep the unfolded
+    start.
 
     Args:
         start: State before fine-tuning.
@@ -53,7 +54,7 @@ def between(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], part: floa
         part: 0 for the start, 1 for the tuned weights.
 
     Returns:
-        A new state. Tensors of integers, which count batches, are the tuned ones.
+        A new state. Tensors of integers, which count batches, come from `tuned`.
 
     Raises:
         ValueError: The keys differ.

@@ -40,7 +40,7 @@ def deep_supervision(
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over all pixels: logits and a target in [0, 1], (B, 1, H, W) each -> scalar."""
+    """Compute the mean over all pixels: logits and a target in [0, 1], (B, 1, H, W) each -> scalar."""
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
@@ -57,7 +57,7 @@ def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """The mean over pixels whose label is not 255: logits (B, classes, H, W), int64 (B, H, W) -> scalar.
+    """Average over pixels whose label is not 255: logits (B, classes, H, W), int64 (B, H, W) -> scalar.
 
     With the weight of each class, float32 (classes,), it is the mean weighted by those of the true classes.
     """
@@ -69,7 +69,7 @@ def cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = No
 
 
 def mean_absolute_error(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over all pixels: logits and a target in [0, 1], (B, 1, H, W) each -> scalar."""
+    """Compute the mean over all pixels: logits and a target in [0, 1], (B, 1, H, W) each -> scalar."""
     return F.l1_loss(logits.sigmoid(), target)
 
 
@@ -120,7 +120,7 @@ def boundary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The weighted mean over the pixels of each picture, then the mean over pictures."""
+    """Compute the weighted mean over the pixels of each picture, then the mean over pictures."""
     each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return ((weight * each).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
@@ -148,7 +148,7 @@ TERMS: Mapping[str, Criterion] = {
 
 
 def saliency_loss(logits: Tensor, target: Tensor, **weights: float) -> Tensor:
-    """The sum of the terms, each times its weight: (B, 1, H, W) each -> scalar.
+    """Add up the terms, each times its weight: (B, 1, H, W) each -> scalar.
 
     Args:
         logits: The logits of one output.

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def criterion_of(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
-    """The loss applied to each output.
+    """Choose the loss that is applied to each output.
 
     Args:
         config: The configuration of the run.
@@ -88,7 +88,7 @@ def warn_of_other_size(size: tuple[int, int], last: Phase) -> None:
 
 
 def parts_to_freeze(config: TrainConfig) -> tuple[str, ...]:
-    """The parts that `config` freezes: those it names, and batch norm if the recipe says so."""
+    """List the parts that `config` freezes: those it names, and batch norm if the recipe says so."""
     return (*config.freeze, "bn") if config.settings.freeze_bn else config.freeze
 
 

@@ -72,7 +72,10 @@ def command_without_folders(command: str) -> str:
 
 
 def python_call(config: TrainConfig) -> str:
-    """Write the call of `train` that starts such a run, with the fields that differ from their defaults."""
+    """Write the Python call of `train` for a configuration.
+
+    It names the fields that differ from their defaults. Each path is shortened to its last name.
+    """
     arguments = []
     for field in fields(config):
         value = getattr(config, field.name)

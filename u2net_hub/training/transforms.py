@@ -85,7 +85,7 @@ def warp(
 
 
 def opacity(masks: Tensor, *, classes: bool = False) -> Tensor:
-    """The opacity of what is not background, float32 (B, 1, H, W) in [0, 1]; classes are opaque."""
+    """Compute the opacity of what is not background: float32 (B, 1, H, W) in [0, 1]; classes are opaque."""
     return ((masks > 0) if classes else masks / 255)[:, None].float()
 
 
@@ -136,7 +136,7 @@ def fill(pictures: Tensor, known: Tensor) -> Tensor:
 
 
 def change_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Turn the hue of each photo by a part of the colour circle, (B,) from -0.5 to 0.5."""
+    """Turn the hue of each photo by its shift: (B,), parts of the colour circle from -0.5 to 0.5."""
     from torchvision.transforms.v2.functional import adjust_hue  # type: ignore[import-untyped]
 
     photos = images.permute(0, 3, 1, 2)
@@ -145,7 +145,7 @@ def change_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur each photo by a Gaussian with a standard deviation in pixels, (B,)."""
+    """Blur each photo by a Gaussian with its own standard deviation: (B,), in pixels."""
     from torchvision.transforms.v2.functional import gaussian_blur
 
     def blurred(photo: Tensor, sigma: float) -> Tensor:
@@ -162,7 +162,7 @@ def blur(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def compress(images: Tensor, qualities: Tensor) -> Tensor:
-    """Compress each photo as JPEG with a quality, (B,) from 1 to 100. This runs on the CPU."""
+    """Compress each photo as JPEG with its own quality: (B,), from 1 to 100. This runs on the CPU."""
     made = []
     for photo, quality in zip(images.cpu().numpy(), qualities.tolist(), strict=True):
         file = io.BytesIO()

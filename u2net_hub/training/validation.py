@@ -41,7 +41,7 @@ def predict(
 def score(
     maps: npt.NDArray[np.uint8], pictures: Pictures, *, classes: int | None, weighted: bool = False
 ) -> dict[str, float]:
-    """The scores that checkpoints are compared by: MAE and max F of saliency, mean IoU of classes.
+    """Compute the scores that checkpoints are compared by: MAE and max F of saliency, mean IoU of classes.
 
     Args:
         maps: The maps, as `predict` makes them.
