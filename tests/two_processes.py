@@ -1,6 +1,6 @@
-"""`accelerate launch` runs this for the tests: three steps, then each process writes its tensors.
+"""`accelerate launch` runs this for the tests: three steps of each run, whose tensors each process writes.
 
-Arguments: folder for the answers, and the configuration as `training_process.py` takes it.
+Arguments: folder for the answers, and the configurations by their names, as `training_process.py` takes them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from u2net_hub.training.config import Phase, TrainConfig
 from u2net_hub.training.trainer import Trainer
 
 
-def main(answers: Path, fields: dict[str, object]) -> None:
-    torch.set_num_threads(1)
+def take_three_steps(fields: dict[str, object], answers: Path, name: str) -> None:
+    """Write losses, gradients and weights to <name>-<number of processes>-<rank>.pt."""
     fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
     trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
     trainer.pictures = Pictures.read(trainer.training, (48, 48))
@@ -47,8 +47,10 @@ def main(answers: Path, fields: dict[str, object]) -> None:
         "gradients": torch.stack(gradients),
         **trainer.network.state_dict(),
     }
-    torch.save(answer, answers / f"{trainer.accelerator.num_processes}-{rank}.pt")
+    torch.save(answer, answers / f"{name}-{trainer.accelerator.num_processes}-{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    torch.set_num_threads(1)
+    for name, fields in json.loads(sys.argv[2]).items():
+        take_three_steps(fields, Path(sys.argv[1]), name)
