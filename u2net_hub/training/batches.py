@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +21,24 @@ from torch import Tensor
 from ..config import U2NetConfig
 from ..datasets import SaliencyDataset
 from .config import Phase
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """Photos and masks that batches are made from: `Pictures`, or `streaming.StreamedPictures`."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device that batches are made on."""
+
+    def take(self, number: int, indices: Callable[[int], list[int]]) -> tuple[Pictures, Tensor]:
+        """Find the samples of a batch, as `Pictures.take` does."""
+
+    def close(self) -> None:
+        """End what works ahead."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -56,14 +75,9 @@ class Pictures:
         n, (h, w) = len(dataset), size
         images = _allocate((n, h, w, 3), folder)
         masks = _allocate((n, h, w), folder)
-        classes = dataset.classes is not None
 
         def read(i: int) -> None:
-            sample = dataset[i]
-            images[i] = _resize(sample.image, size, Image.Resampling.BILINEAR)
-            masks[i] = _resize(
-                sample.gt, size, Image.Resampling.NEAREST if classes else Image.Resampling.BILINEAR
-            )
+            images[i], masks[i] = read_pair(dataset, i, size)
             if progress is not None:
                 progress(1)
 
@@ -72,29 +86,53 @@ class Pictures:
                 pass
         return cls(torch.from_numpy(images), torch.from_numpy(masks))
 
-    def resized(self, size: tuple[int, int], *, classes: bool = False, threads: int = 4) -> Pictures:
-        """Return a copy at another size, on the CPU. Class numbers are not interpolated."""
+    def resized(
+        self, size: tuple[int, int], *, classes: bool = False, threads: int = 4, folder: Path | None = None
+    ) -> Pictures:
+        """Return a copy at another size, on the CPU. Class numbers are not interpolated.
+
+        Args:
+            size: (height, width) in pixels.
+            classes: Whether masks hold class numbers.
+            threads: Number of threads.
+            folder: A folder for temporary files, as for `read`.
+        """
         if tuple(self.masks.shape[1:]) == size:
             return self
-        sources = (self.images.numpy(), self.masks.numpy())
-        filters = (
-            Image.Resampling.BILINEAR,
-            Image.Resampling.NEAREST if classes else Image.Resampling.BILINEAR,
-        )
-        copies = tuple(np.empty((len(s), *size, *s.shape[3:]), np.uint8) for s in sources)
+        images, masks = self.images.numpy(), self.masks.numpy()
+        smaller = _allocate((len(self), *size, 3), folder), _allocate((len(self), *size), folder)
 
         def resize(i: int) -> None:
-            for source, copy, how in zip(sources, copies, filters, strict=True):
-                copy[i] = _resize(source[i], size, how)
+            smaller[0][i], smaller[1][i] = resize_pair(images[i], masks[i], size, classes=classes)
 
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(resize, range(len(self))):
                 pass
-        return Pictures(*map(torch.from_numpy, copies))
+        return Pictures(*map(torch.from_numpy, smaller))
 
     def to(self, device: torch.device) -> Pictures:
         """Return a copy on another device."""
         return Pictures(self.images.to(device), self.masks.to(device))
+
+    def take(self, number: int, indices: Callable[[int], list[int]]) -> tuple[Pictures, Tensor]:
+        """Find the samples of a batch.
+
+        Args:
+            number: The number of the batch.
+            indices: The indices of the samples of any batch, by its number.
+
+        Returns:
+            Pictures that hold the samples, and the place of each in them.
+        """
+        return self, torch.tensor(indices(number))
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the pictures."""
+        return self.images.device
+
+    def close(self) -> None:
+        """End what works ahead: nothing here, other than with `StreamedPictures`."""
 
     @property
     def nbytes(self) -> int:
@@ -105,7 +143,26 @@ class Pictures:
         return len(self.images)
 
 
-def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def read_pair(dataset: SaliencyDataset, index: int, size: tuple[int, int]) -> tuple[UInt8, UInt8]:
+    """Decode a pair and resize it as `imaging.preprocess` does: photo (H, W, 3) and mask (H, W).
+
+    Raises:
+        OSError: A file cannot be opened.
+        ValueError: The pair is damaged.
+    """
+    sample = dataset[index]
+    return resize_pair(sample.image, sample.gt, size, classes=dataset.classes is not None)
+
+
+def resize_pair(
+    image: UInt8, mask: UInt8, size: tuple[int, int], *, classes: bool
+) -> tuple[UInt8, UInt8]:
+    """Resize a photo and its mask to (height, width) in pixels. Class numbers are not interpolated."""
+    how = Image.Resampling.NEAREST if classes else Image.Resampling.BILINEAR
+    return _resize(image, size, Image.Resampling.BILINEAR), _resize(mask, size, how)
+
+
+def _allocate(shape: tuple[int, ...], folder: Path | None) -> UInt8:
     """Allocate an array in memory, or in a temporary file that is removed when nothing uses it any more."""
     if folder is None:
         return np.empty(shape, np.uint8)
@@ -138,9 +195,7 @@ def _reserve(file: IO[bytes], size: int) -> None:
     file.flush()
 
 
-def _resize(
-    array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int], how: Image.Resampling
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _resize(array: UInt8, size: tuple[int, int], how: Image.Resampling) -> UInt8:
     if array.shape[:2] == size:
         return array
     return np.asarray(Image.fromarray(array).resize((size[1], size[0]), how))
@@ -179,7 +234,7 @@ class Batches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: Source,
         config: U2NetConfig,
         phase: Phase,
         *,
@@ -212,9 +267,13 @@ class Batches:
         places = range(number * self.batch_size, (number + 1) * self.batch_size)
         return [_order(n, self.seed, place // n)[place % n] for place in places]
 
+    def mine_of(self, number: int) -> list[int]:
+        """Return the indices of this process's samples in a global batch."""
+        return self.indices(number)[self.mine]
+
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Make this process's part of a batch: the input, float32 (B, 3, crop, crop), and the target."""
-        device = self.pictures.images.device
+        device = self.pictures.device
         load, crop, n = self.phase.load, self.phase.crop, self.batch_size
         generator = _generator(_AUGMENTATION, self.seed, number)
         corner = torch.randint(load - crop + 1, (n, 2), generator=generator)
@@ -226,11 +285,12 @@ class Batches:
         columns = corner[:, 1:] + steps
         if self.flip:
             columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        index = torch.tensor(self.indices(number))
+        pictures, index = self.pictures.take(number, self.mine_of)
         where = tuple(
-            t[self.mine].to(device) for t in (index[:, None, None], rows[:, :, None], columns[:, None, :])
+            t.to(device)
+            for t in (index[:, None, None], rows[self.mine, :, None], columns[self.mine, None, :])
         )
-        images, masks = self.pictures.images[where], self.pictures.masks[where]
+        images, masks = pictures.images[where], pictures.masks[where]
         if self.jitter:
             images = _jitter(images, factors[self.mine].to(device))
         return normalise(images, self.config), masks.long() if self.classes else masks[:, None].float() / 255
