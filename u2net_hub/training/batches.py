@@ -154,9 +154,7 @@ def read_pair(dataset: SaliencyDataset, index: int, size: tuple[int, int]) -> tu
     return resize_pair(sample.image, sample.gt, size, classes=dataset.classes is not None)
 
 
-def resize_pair(
-    image: UInt8, mask: UInt8, size: tuple[int, int], *, classes: bool
-) -> tuple[UInt8, UInt8]:
+def resize_pair(image: UInt8, mask: UInt8, size: tuple[int, int], *, classes: bool) -> tuple[UInt8, UInt8]:
     """Resize a photo and its mask to (height, width) in pixels. Class numbers are not interpolated."""
     how = Image.Resampling.NEAREST if classes else Image.Resampling.BILINEAR
     return _resize(image, size, Image.Resampling.BILINEAR), _resize(mask, size, how)

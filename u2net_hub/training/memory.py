@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from ..datasets import SaliencyDataset
+from ..imaging import peek_size
 from ..model import U2Net
-from .config import Phase
+from .accelerator import local_processes
+from .config import Phase, Recipe
 from .streaming import batches_ahead
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 Cache = Literal["memory", "disk", "stream"]
 
 CACHES: tuple[Cache, ...] = ("memory", "disk", "stream")
 """Where decoded pictures can be kept; each takes less room, and more time, than the one before it."""
 
+_PICTURES = ("training pictures", "their copies at a smaller size", "held-out pictures and maps")
 _USABLE = 0.8
 """The part of the available memory that a plan may use. Libraries and the network's layers need the rest."""
 _DECODING = 10
 """Bytes per pixel of a file while it is decoded: Pillow's picture, its array and the mask."""
+_PEEKED = 64
+"""The number of photos whose size is looked at."""
 _SMALL = 96
-"""The side in pixels of the picture that layers' outputs are counted on: a multiple of 32, the deepest stride."""
+"""The side in pixels of the picture that layers' outputs are counted on, a multiple of 32."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,23 @@ class MemoryPlan:
         return sum(self.needs.values())
 
     @property
+    def pictures(self) -> int:
+        """The part of `memory` that decoded pictures take."""
+        return sum(self.needs[name] for name in _PICTURES)
+
+    @property
     def fits(self) -> bool:
         """Whether memory and disk suffice."""
-        return self.memory <= _USABLE * self.available and (not self.disk or self.disk < 0.95 * self.free_disk)
+        return self.memory <= _USABLE * self.available and self.disk <= 0.95 * self.free_disk
+
+    def log(self) -> None:
+        """Log the plan, with a warning if it does not fit."""
+        logger.info("%s", self.text())
+        if not self.fits:
+            logger.warning(
+                "The run may run out of room. It takes less with --cache stream, with --accumulate, or at a "
+                "smaller size (--crop)."
+            )
 
     def text(self) -> str:
         """Say where pictures are kept, and what that takes, in one line."""
@@ -110,6 +135,55 @@ def plan_memory(demand: Demand, cache: str, *, available: int, free_disk: int) -
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
+def plan_run(
+    accelerator: Accelerator,
+    network: U2Net,
+    recipe: Recipe,
+    *,
+    cache: str,
+    out: Path,
+    training: SaliencyDataset,
+    held_out: int,
+    share: int,
+    copies: int,
+    threads: int,
+) -> MemoryPlan:
+    """Plan the memory of a run on this machine. All processes of the run choose the same cache.
+
+    Args:
+        accelerator: The group of processes; all of them must call this.
+        network: The network, with its frozen parts.
+        recipe: The recipe of the run.
+        cache: As for `plan_memory`.
+        out: The folder of the run, which takes temporary files.
+        training: The training pairs.
+        held_out: The number of pairs for validation, at the network's input size.
+        share: As for `Demand`.
+        copies: As for `network_needs`.
+        threads: As for `Demand`.
+    """
+    on_cpu = accelerator.device.type == "cpu"
+    demand = Demand(
+        pairs=len(training),
+        held_out=held_out,
+        validation_size=network.config.input_size,
+        phases=recipe.phases,
+        share=share,
+        file_pixels=large_file(training),
+        threads=threads,
+        processes=local_processes(accelerator),
+        network=network_needs(network, recipe.phases, batch=share, copies=copies, on_cpu=on_cpu),
+    )
+    available, disk = free_memory(), free_disk(out)
+    plan = plan_memory(demand, cache, available=available, free_disk=disk)
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        chosen = max(gather_object([CACHES.index(plan.cache)]))
+        plan = plan_memory(demand, CACHES[chosen], available=available, free_disk=disk)
+    return plan
+
+
 def _count(demand: Demand, cache: Cache, available: int, free_disk: int) -> MemoryPlan:
     pair = 4  # bytes per pixel: three of the photo, one of the mask
     n, loads = demand.processes, [phase.load for phase in demand.phases]
@@ -119,20 +193,21 @@ def _count(demand: Demand, cache: Cache, available: int, free_disk: int) -> Memo
     copy = max(0 if load == largest else demand.pairs * load**2 * pair for load in loads)
     in_flight = (batches_ahead(demand.threads, demand.share) + 1) * demand.share * largest**2 * pair
     height, width = demand.validation_size
+    validation = demand.held_out * height * width
     needs = {
-        "training pictures": n * {"memory": whole, "disk": 0, "stream": in_flight}[cache],
-        "their copies at a smaller size": n * copy if cache == "memory" else 0,
+        _PICTURES[0]: n * {"memory": whole, "disk": 0, "stream": in_flight}[cache],
+        _PICTURES[1]: n * copy if cache == "memory" else 0,
         # the main process validates alone; one more byte for the map
-        "held-out pictures and maps": demand.held_out * height * width * (pair + 1),
+        _PICTURES[2]: validation * (pair + 1 if cache == "memory" else 1),
         "decoding": n * demand.threads * demand.file_pixels * _DECODING,
         **{name: n * size for name, size in demand.network.items()},
     }
-    disk = n * (whole + copy) if cache == "disk" else 0
+    disk = {"memory": 0, "disk": n * (whole + copy) + validation * pair, "stream": validation * pair}[cache]
     return MemoryPlan(cache, needs, available, disk, free_disk, n)
 
 
 def network_needs(
-    network: U2Net, phases: Iterable[Phase], *, batch: int, copies: int, moments: int, on_cpu: bool
+    network: U2Net, phases: Iterable[Phase], *, batch: int, copies: int, on_cpu: bool
 ) -> dict[str, int]:
     """Count what the network of a process keeps in main memory, in bytes by name.
 
@@ -141,7 +216,6 @@ def network_needs(
         phases: The resolutions of the run.
         batch: The samples that the process sees at a time.
         copies: The number of further copies of the weights: moving average, start, and the one in validation.
-        moments: The number of values that the optimizer keeps for each weight.
         on_cpu: Whether the network computes in main memory. Otherwise nothing of it is there but its copy for
             checkpoints.
     """
@@ -151,7 +225,8 @@ def network_needs(
     learned = sum(p.nbytes for p in network.parameters() if p.requires_grad)
     largest = max(phase.crop for phase in phases)
     return {
-        "weights, gradients and optimizer": weights * (1 + copies) + learned * (1 + moments),
+        # a gradient, and two moments in the optimizers that keep most
+        "weights, gradients and optimizer": weights * (1 + copies) + learned * 3,
         "layers' outputs": outputs_of_layers(network, batch, largest),
     }
 
@@ -233,9 +308,11 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def large_file(dataset: SaliencyDataset) -> int:
+    """Return the number of pixels of the largest of some photos, which are spread over a data set."""
+    places = {round(i * (len(dataset) - 1) / (_PEEKED - 1)) for i in range(_PEEKED)}
+    sizes = [peek_size(dataset.pairs[i].image) for i in places]
+    return max((height * width for height, width in filter(None, sizes)), default=0)
 
 
 def _gib(size: int) -> str:

@@ -16,9 +16,12 @@ _PATHS = ("data", "out", "images", "masks", "init", "validation_data", "evaluate
 """The fields of TrainConfig that hold paths."""
 
 
-def resume_command(out: str, processes: int = 1) -> str:
+def resume_command(out: str, processes: int = 1, *, cpu: bool = False) -> str:
     """Make the command that continues a run."""
-    launcher = ["u2net"] if processes == 1 else ["accelerate", "launch", "-m", "u2net_hub"]
+    launcher = ["u2net"]
+    if processes > 1:  # accelerate starts several processes on GPUs only
+        start = ["torchrun", "--nproc-per-node", str(processes)] if cpu else ["accelerate", "launch"]
+        launcher = [*start, "-m", "u2net_hub"]
     return shlex.join([*launcher, "train", "--out", out, "--resume"])
 
 

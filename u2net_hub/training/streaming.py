@@ -63,11 +63,12 @@ class StreamedPictures:
             self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="u2net-hub decode")
         following = range(number, number + 1 + batches_ahead(self.threads, len(indices(number))))
         for passed in self._decoding.keys() - set(following):
-            del self._decoding[passed]
+            for future in self._decoding.pop(passed):
+                future.cancel()
         for each in following:
             if each not in self._decoding:
                 self._decoding[each] = [self._pool.submit(self._read, index) for index in indices(each)]
-        pairs = [future.result() for future in self._decoding.pop(number)]
+        pairs = [future.result() for future in self._decoding[number]]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         return Pictures(images, masks), torch.arange(len(pairs))
 

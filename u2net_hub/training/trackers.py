@@ -95,8 +95,8 @@ def start_trackers(
     except _errors(wanted) as e:
         accelerator.trackers.clear()
         raise RuntimeError(
-            f"the trackers {list(wanted)} cannot start: {e}; log in to the service, or keep the charts on this "
-            "machine (WANDB_MODE=offline for wandb, no TRACKIO_SPACE_ID for trackio)"
+            f"the trackers {list(wanted)} cannot start: {e}; log in to the service, or keep the charts on "
+            "this machine (WANDB_MODE=offline for wandb, no TRACKIO_SPACE_ID for trackio)"
         ) from e
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +19,16 @@ from tqdm import tqdm
 from ..checkpoints import is_folded
 from ..datasets import SaliencyDataset
 from ..model import U2Net
-from .accelerator import free_memory, make_accelerator
-from .batches import Batches, Pictures
+from .accelerator import local_processes, make_accelerator, usable_cores
+from .batches import Batches, Pictures, Source
 from .checkpointing import newest_checkpoint
 from .config import Phase, Recipe, TrainConfig, phases_near
 from .data import divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
+from .memory import MemoryPlan, plan_run
 from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .streaming import StreamedPictures
 from .unfolding import PHOTOS, unfold_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,17 @@ class Trainer:
         ValueError: The configuration does not fit the data, the weights or the machine.
     """
 
-    pictures: Pictures
-    """The decoded training set, at the largest size of the recipe. Set it before calling `stream`."""
+    pictures: Pictures | StreamedPictures
+    """The training set at the largest size of the recipe. Set it before calling `stream`."""
+    plan: MemoryPlan | None = None
+    """Where decoded pictures are kept. Until `make_plan` sets it, they are kept in memory."""
 
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
         self.config, self.recipe = config, config.settings
         self.out = Path(config.out)
         self.accelerator = make_accelerator(config)
         self.is_main = self.accelerator.is_main_process
+        self.threads = max(1, usable_cores() // local_processes(self.accelerator))  # that decode
         self.progress = Progress()
         self.data_wait = 0.0  # seconds that steps waited for batches; a caller may reset it
         self.resumed_from = newest_checkpoint(self.out)
@@ -98,13 +102,25 @@ class Trainer:
     def _divide_data(self) -> None:
         config = self.config
         self.training, self.held_out = divide(config)
+        processes = self.accelerator.num_processes
+        parts = config.accumulate * processes
         batch_size = fit_batch(
             self.recipe.batch_size,
             len(self.training),
-            parts=config.accumulate * self.accelerator.num_processes,
+            parts=parts,
             live_norm="bn" not in parts_to_freeze(config),
         )
         self.recipe = replace(self.recipe, batch_size=batch_size)
+        if batch_size % parts:
+            raise ValueError(
+                f"batch_size {batch_size} does not divide among {processes} processes with "
+                f"{config.accumulate} accumulation steps, expected a multiple"
+            )
+        if processes > 1 and self.is_main:
+            logger.info(
+                "Each of the %d processes takes %d of the %d pairs of a batch.",
+                *(processes, batch_size // processes, batch_size),
+            )
         names = [pair.name for pair in self.training.pairs]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
         self.total_steps = number_of_steps(self.recipe, len(self.training), batch_size)
@@ -113,16 +129,45 @@ class Trainer:
         self.validate_every = config.validate_every or (self.total_steps if self.recipe.interpolate else part)
         self.save_every = config.save_every or config.validate_every or part
 
+    def make_plan(self, out: Path | None = None) -> MemoryPlan:
+        """Count the memory that the run needs, and choose where decoded pictures are kept.
+
+        All processes choose the same. Nothing may be decoded before.
+
+        Args:
+            out: The folder for temporary files. By default that of the run.
+        """
+        self.plan = plan_run(
+            self.accelerator,
+            self.network,
+            self.recipe,
+            cache=self.config.cache,
+            out=self.out if out is None else out,
+            training=self.training,
+            held_out=len(self.held_out),
+            share=self.recipe.batch_size // self.config.accumulate // self.accelerator.num_processes,
+            copies=sum((self.ema is not None, 2 * (self.start is not None))),
+            threads=self.threads,
+        )
+        return self.plan
+
+    def open_pictures(self) -> Pictures | StreamedPictures:
+        """Open the training set as planned: decoded, or ready to be decoded."""
+        side = max(phase.load for phase in self.recipe.phases)
+        if self.plan is not None and self.plan.cache == "stream":
+            return StreamedPictures(self.training, (side, side), threads=self.threads)
+        return self.decode(self.training, (side, side), "training set")
+
     def decode(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
-        """Decode a data set into memory, or into temporary files in the folder of the run."""
-        cache = self.config.cache
-        if cache == "auto":
-            bytes_needed = len(dataset) * size[0] * size[1] * 4
-            cache = "memory" if bytes_needed < 0.6 * free_memory() else "disk"
-        folder = self.out if cache == "disk" else None
-        threads = os.cpu_count() or 1
+        """Decode a data set into memory, or, as planned, into temporary files in the folder of the run."""
         with tqdm(total=len(dataset), desc=f"reading {name}", unit="pair", disable=self.hide_bars) as bar:
-            return Pictures.read(dataset, size, threads=threads, folder=folder, progress=bar.update)
+            return Pictures.read(
+                dataset, size, threads=self.threads, folder=self._cache_folder, progress=bar.update
+            )
+
+    @property
+    def _cache_folder(self) -> Path | None:
+        return None if self.plan is None or self.plan.cache == "memory" else self.out
 
     @property
     def hide_bars(self) -> bool | None:
@@ -206,18 +251,25 @@ class Trainer:
         batches: Batches | None = None
         phase: Phase | None = None
         ahead: Future[tuple[Tensor, Tensor]] | None = None
-        with ThreadPoolExecutor(1) as pool:
-            for number in range(step * accumulate, self.total_steps * accumulate):
-                wanted = phase_at(recipe, number // accumulate, self.total_steps)
-                if batches is None or wanted != phase:
-                    batches, phase, ahead = self._enter(wanted), wanted, None
-                batch = ahead.result() if ahead is not None else batches[number]
-                following = number + 1
-                same = phase_at(recipe, following // accumulate, self.total_steps) == phase
-                # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
-                worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
-                ahead = pool.submit(batches.__getitem__, following) if worth and same else None
-                yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                for number in range(step * accumulate, self.total_steps * accumulate):
+                    wanted = phase_at(recipe, number // accumulate, self.total_steps)
+                    if batches is None or wanted != phase:
+                        if batches is not None:
+                            batches.pictures.close()
+                        batches = ahead = None  # frees the pictures of the phase before
+                        batches, phase = self._enter(wanted), wanted
+                    batch = ahead.result() if ahead is not None else batches[number]
+                    following = number + 1
+                    same = phase_at(recipe, following // accumulate, self.total_steps) == phase
+                    # A batch from pictures on the GPU takes little time; others are made ahead.
+                    worth = device.type == "cuda" and batches.pictures.device.type == "cpu"
+                    ahead = pool.submit(batches.__getitem__, following) if worth and same else None
+                    yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+        finally:
+            if batches is not None:
+                batches.pictures.close()
 
     def _enter(self, phase: Phase) -> Batches:
         if self.is_main:
@@ -225,10 +277,15 @@ class Trainer:
                 "From step %d on, crops of %d px are cut from pictures of %d px.",
                 *(self.progress.step, phase.crop, phase.load),
             )
-        pictures = self.pictures.resized((phase.load, phase.load), classes=bool(self.config.classes))
+        size = (phase.load, phase.load)
+        if isinstance(self.pictures, StreamedPictures):
+            return self.batches(self.pictures.resized(size), phase)
+        pictures = self.pictures.resized(
+            size, classes=bool(self.config.classes), threads=self.threads, folder=self._cache_folder
+        )
         return self.batches(self._on_device(pictures), phase)
 
-    def batches(self, pictures: Pictures, phase: Phase) -> Batches:
+    def batches(self, pictures: Source, phase: Phase) -> Batches:
         """Make the micro-batches of this run at one resolution."""
         return Batches(
             pictures,
