@@ -6,6 +6,7 @@ Arguments: folder for the answers, and the configuration as `training_process.py
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -16,9 +17,24 @@ from u2net_hub.training.config import Phase, TrainConfig
 from u2net_hub.training.trainer import Trainer
 
 
+class _Keep(logging.Handler):
+    """Keeps the messages of a log."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
 def main(answers: Path, fields: dict[str, object]) -> None:
     torch.set_num_threads(1)
     fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
+    told: list[str] = []
+    logger = logging.getLogger("u2net_hub")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Keep(told))
     trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
     trainer.pictures = Pictures.read(trainer.training, (48, 48))
     trainer.set_train_mode()
@@ -42,6 +58,8 @@ def main(answers: Path, fields: dict[str, object]) -> None:
         group = torch.distributed.distributed_c10d._get_default_group()
         patience = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     answer = {
+        "told": told,
+        "plan": trainer.make_plan().text(),
         "patience": torch.tensor(patience),
         "losses": torch.stack(losses),
         "gradients": torch.stack(gradients),
