@@ -34,10 +34,11 @@ class Service(ModuleType):
         print("words on the standard output")
         self.begun.append(settings)
         return SimpleNamespace(
-            log=lambda values, step=None: self.rows.append((step, values)), finish=self._finish
+            log=lambda values, step=None: self.rows.append((step, values)), finish=self.finish
         )
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        print("more words")
         self.finished += 1
 
 

@@ -104,7 +104,12 @@ def finish_trackers(accelerator: Accelerator) -> None:
     """Close the trackers. Other than after `end_training`, the processes can still talk to each other."""
     with redirect_stdout(sys.stderr):
         for tracker in accelerator.trackers:
-            tracker.finish()
+            if tracker.name == "trackio":  # its own function also spares it a second end at exit
+                import trackio
+
+                trackio.finish()
+            else:
+                tracker.finish()
     accelerator.trackers.clear()
 
 
