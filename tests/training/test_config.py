@@ -22,13 +22,15 @@ def test_the_paper_recipe_is_that_of_section_4_2() -> None:
 
 def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
     config = TrainConfig(
-        data="d", out="o", init="u2netp", freeze=("bn",), overrides={"lr": 0.5, "side_weights": (1.0, 0.5)},
+        data="d", out="o", init="u2netp", freeze=("bn",),
+        overrides={"lr": 0.5, "side_weights": (1.0, 0.5), "scales": (0.75, 1.0)},
         input_size=(64, 32), evaluate=("a", "b"),
     )  # fmt: skip
     config.save(tmp_path / "train.json")
     loaded = TrainConfig.load(tmp_path / "train.json")
     assert loaded.settings == config.settings
     assert loaded.settings.lr == 0.5
+    assert loaded.settings.scales == (0.75, 1.0)
     assert loaded.out == str(tmp_path)
     assert (loaded.freeze, loaded.input_size, loaded.evaluate) == (("bn",), (64, 32), ("a", "b"))
 
@@ -65,6 +67,10 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"overrides": {"phases": (Phase(0.5, 320, 288),)}}, "phases end at"),
         ({"overrides": {"phases": (Phase(1, 200, 288),)}}, "crops 288 of 200"),
         ({"overrides": {"bce": 0.0, "iou": 0.0}}, "at least one above 0"),
+        ({"overrides": {"ssim": -0.5}}, "ssim -0.5.*none below"),
+        ({"overrides": {"structure": 1.0}, "classes": 3}, r"\['structure'\] are losses for saliency"),
+        ({"overrides": {"scales": ()}}, r"scales are \(\), expected multiples of the crop"),
+        ({"overrides": {"scales": (1.0, 5.0)}}, "scales are .*from 0.25 to 4"),
         ({"overrides": {"warmup": 1.0}}, "warmup is 1.0"),
         ({"overrides": {"ema": 1.5}}, "ema is 1.5"),
         ({"overrides": {"jitter": -0.1}}, "jitter is -0.1"),

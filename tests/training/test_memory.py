@@ -104,10 +104,9 @@ def test_frozen_weights_have_neither_gradient_nor_moments(tiny_source: Path) -> 
     network = U2Net.from_pretrained(tiny_source)
     size = sum(t.nbytes for t in network.state_dict().values())
     learned = sum(p.nbytes for p in network.parameters())
-    phases = (Phase(1.0, 32, 32),)
 
     def needs() -> int:
-        named = network_needs(network, phases, batch=1, copies=2, on_cpu=True)
+        named = network_needs(network, 32, batch=1, copies=2, on_cpu=True)
         return named["weights, gradients and optimizer"]
 
     assert needs() == 3 * size + 3 * learned

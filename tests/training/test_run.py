@@ -35,6 +35,7 @@ from u2net_hub.training.config import Phase
 from u2net_hub.training.log import read_metrics
 from u2net_hub.training.network import build_network, freeze
 from u2net_hub.training.run import Run
+from u2net_hub.training.scales import rescale
 from u2net_hub.training.signals import stop_gently
 from u2net_hub.training.trainer import Trainer, TrainingDiverged, number_of_steps, phase_at
 
@@ -310,6 +311,21 @@ def test_fine_tuning_that_only_hurts_gives_the_start_back(
     with torch.no_grad():  # batch norm was unfolded, so that the maps are equal and the weights are not
         before, after = (U2Net.from_pretrained(place)(x)[0].sigmoid() for place in (tiny_source, final))
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+def test_a_run_with_several_sizes_resizes_each_batch_by_its_number(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    new = fine_tuned(pairs, tiny_source, tmp_path)
+    sizes = []
+    for scales in (None, (1.0, 1.25, 1.5)):
+        trainer = Trainer(replace(new, overrides={**(new.overrides or {}), "scales": scales}), resume=False)
+        trainer.pictures = Pictures.read(trainer.training, (36, 36))
+        sizes.append([(x, target) for x, target in trainer.stream(1)])
+    for number, (plain, resized) in enumerate(zip(*sizes, strict=True), start=1):
+        expected = rescale(*plain, (1.0, 1.25, 1.5), seed=0, number=number)
+        assert all(torch.equal(a, b) for a, b in zip(expected, resized, strict=True))
+    assert any(x.shape[-1] != 32 for x, _ in sizes[1])
 
 
 def test_what_is_kept_of_fine_tuning_lies_half_way(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from ..atomic import write_file
 from ..config import STAGES
+from .loss_weights import LossWeights, check_loss_weights
 from .trackers import check_names
 
 
@@ -27,7 +28,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(LossWeights):
     """Everything that decides what a training step does.
 
     The docstring below each field is its help text; see `field_help`.
@@ -53,18 +54,15 @@ class Recipe:
     """Learning rate at the end of the cosine, as a fraction of the highest."""
     ema: float | None = None
     """Decay of the moving average of the weights. Without it, no average is kept."""
-    bce: float = 1.0
-    """Weight of the binary cross-entropy loss."""
-    iou: float = 0.0
-    """Weight of the soft IoU loss."""
-    l1: float = 0.0
-    """Weight of the mean absolute error of the map."""
     side_weights: tuple[float, ...] | None = None
     """Loss weight of each output, the fused output first. By default all are 1, as in the paper."""
     flip: bool = True
     """Mirror half of the pictures horizontally."""
     jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation, from 0 up to 1."""
+    scales: tuple[float, ...] | None = None
+    """Sizes of batches as multiples of the crop, one of them drawn for each batch, as in F³Net: 0.75, 1 and
+    1.25, for instance. By default batches are not resized."""
     clip_norm: float | None = None
     """Largest norm of the gradient. By default gradients are not clipped."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -237,6 +235,7 @@ class TrainConfig:
             raise ValueError(f"accumulate is {self.accumulate}, expected at least 1")
         recipe = self.settings
         _check_recipe(recipe)
+        check_loss_weights(recipe, self.classes)
         if self.init is None and not recipe.phases:
             raise ValueError(f"recipe {self.recipe_name!r} needs trained weights; give them with --init")
         if recipe.batch_size % self.accumulate:
@@ -298,8 +297,9 @@ class TrainConfig:
             content["track"] = tuple(content.get("track", cls.track))
             overrides = content["overrides"]
             overrides["phases"] = tuple(Phase(*phase) for phase in overrides["phases"])
-            if overrides["side_weights"] is not None:
-                overrides["side_weights"] = tuple(overrides["side_weights"])
+            for name in ("side_weights", "scales"):
+                if overrides.get(name) is not None:
+                    overrides[name] = tuple(overrides[name])
             return cls(**content)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is not there: {path.parent} holds no run to resume") from None
@@ -313,17 +313,17 @@ def field_help(cls: type) -> dict[str, str]:
     Returns:
         Names of fields and their help texts; nothing where the source is not installed.
     """
-    try:
-        source = inspect.getsource(cls)
-    except OSError:
-        return {}
-    (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.ClassDef)
     texts = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = " ".join(text.split())
+    for each in reversed(cls.__mro__[:-1]):
+        try:
+            (definition,) = ast.parse(inspect.getsource(each)).body
+        except OSError:
+            return {}
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
     return texts
 
 
@@ -344,11 +344,8 @@ def _check_recipe(recipe: Recipe) -> None:
     for phase in recipe.phases:
         if not 32 <= phase.crop <= phase.load:
             raise ValueError(f"phase crops {phase.crop} of {phase.load} px, expected 32 ≤ crop ≤ load")
-    if min(recipe.bce, recipe.iou, recipe.l1) < 0 or recipe.bce + recipe.iou + recipe.l1 == 0:
-        raise ValueError(
-            f"loss weights bce {recipe.bce}, iou {recipe.iou}, l1 {recipe.l1}: expected at least one above "
-            "0, none below"
-        )
+    if recipe.scales is not None and not (recipe.scales and all(0.25 <= s <= 4 for s in recipe.scales)):
+        raise ValueError(f"scales are {recipe.scales}, expected multiples of the crop from 0.25 to 4")
     if recipe.interpolate is not None and not 0 < recipe.interpolate <= 1:
         raise ValueError(f"interpolate is {recipe.interpolate}, expected a fraction above 0 and up to 1")
     if recipe.interpolate is not None and recipe.ema is not None:

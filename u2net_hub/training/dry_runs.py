@@ -85,7 +85,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
                 if plan.cache == "stream"
                 else Pictures.read(few, size).to(device)
             )
-            stream = _repeat(trainer.batches(pictures, phase))
+            stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
@@ -189,5 +189,5 @@ def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     return float(wrong.float().mean())
 
 
-def _repeat(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    return (batches[number] for number in itertools.count())
+def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    return (trainer.rescaled(*batches[number], number) for number in itertools.count())

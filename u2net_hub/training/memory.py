@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,7 +172,13 @@ def plan_run(
         file_pixels=large_file(training),
         threads=threads,
         processes=local_processes(accelerator),
-        network=network_needs(network, recipe.phases, batch=share, copies=copies, on_cpu=on_cpu),
+        network=network_needs(
+            network,
+            round(max(phase.crop for phase in recipe.phases) * max(recipe.scales or (1,))),
+            batch=share,
+            copies=copies,
+            on_cpu=on_cpu,
+        ),
     )
     available, disk = free_memory(), free_disk(out)
     plan = plan_memory(demand, cache, available=available, free_disk=disk)
@@ -206,14 +212,12 @@ def _count(demand: Demand, cache: Cache, available: int, free_disk: int) -> Memo
     return MemoryPlan(cache, needs, available, disk, free_disk, n)
 
 
-def network_needs(
-    network: U2Net, phases: Iterable[Phase], *, batch: int, copies: int, on_cpu: bool
-) -> dict[str, int]:
+def network_needs(network: U2Net, side: int, *, batch: int, copies: int, on_cpu: bool) -> dict[str, int]:
     """Count what the network of a process keeps in main memory, in bytes by name.
 
     Args:
         network: The network, with its frozen parts; it stays as it is.
-        phases: The resolutions of the run.
+        side: The largest side of an input in training, in pixels.
         batch: The samples that the process sees at a time.
         copies: The number of further copies of the weights: moving average, start, and the one in validation.
         on_cpu: Whether the network computes in main memory. Otherwise nothing of it is there but its copy for
@@ -223,11 +227,10 @@ def network_needs(
     if not on_cpu:
         return {"weights": weights}
     learned = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    largest = max(phase.crop for phase in phases)
     return {
         # a gradient, and two moments in the optimizers that keep most
         "weights, gradients and optimizer": weights * (1 + copies) + learned * 3,
-        "layers' outputs": outputs_of_layers(network, batch, largest),
+        "layers' outputs": outputs_of_layers(network, batch, side),
     }
 
 

@@ -11,6 +11,7 @@ from ..config import U2NetConfig
 from ..model import U2Net
 from .config import Phase, TrainConfig
 from .loss import Criterion, cross_entropy, saliency_loss
+from .loss_weights import LOSSES
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def criterion_of(config: TrainConfig) -> Criterion:
     if config.classes:
         return cross_entropy
     recipe = config.settings
-    return partial(saliency_loss, bce=recipe.bce, iou=recipe.iou, l1=recipe.l1)
+    return partial(saliency_loss, **{name: getattr(recipe, name) for name in LOSSES})
 
 
 def build_network(config: TrainConfig) -> U2Net:

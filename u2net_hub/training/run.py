@@ -29,6 +29,7 @@ from .checkpointing import checkpoint_name, newest_checkpoint, tell_how_to_go_on
 from .config import TrainConfig
 from .log import RunLog, history
 from .plots import draw_validation, plot_run
+from .progress import Progress, phase_at
 from .provenance import (
     first_command,
     public_settings,
@@ -38,7 +39,7 @@ from .provenance import (
 )
 from .signals import stop_gently
 from .trackers import start_trackers
-from .trainer import Progress, Trainer, TrainingDiverged, phase_at
+from .trainer import Trainer, TrainingDiverged
 from .validation import predict, score
 
 logger = logging.getLogger(__name__)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +21,14 @@ from ..model import U2Net
 from .accelerator import local_processes, make_accelerator, usable_cores
 from .batches import Batches, Pictures, Source
 from .checkpointing import newest_checkpoint
-from .config import Phase, Recipe, TrainConfig, phases_near
+from .config import Phase, TrainConfig, phases_near
 from .data import divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
 from .memory import MemoryPlan, plan_run
 from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .progress import Progress, number_of_steps, phase_at
+from .scales import rescale
 from .streaming import StreamedPictures
 from .unfolding import PHOTOS, unfold_batch_norms
 
@@ -36,24 +37,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite, or grew to several times its lowest value."""
-
-
-@dataclass
-class Progress:
-    """The state of a run that a checkpoint holds besides tensors."""
-
-    step: int = 0
-    """The number of optimizer steps done."""
-    seconds: float = 0.0
-    """The time spent on training and validation, over all parts of a resumed run."""
-    smooth: float | None = None
-    """The moving average of the loss."""
-    first: float | None = None
-    """The moving average after the first step."""
-    lowest: float = math.inf
-    """The lowest value of that average so far."""
-    best: list[dict[str, float]] = field(default_factory=list)
-    """The step and the scores of the best validations, best first."""
 
 
 class Trainer:
@@ -266,7 +249,8 @@ class Trainer:
                     # A batch from pictures on the GPU takes little time; others are made ahead.
                     worth = device.type == "cuda" and batches.pictures.device.type == "cpu"
                     ahead = pool.submit(batches.__getitem__, following) if worth and same else None
-                    yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+                    x, target = (t.to(device, non_blocking=True) for t in batch)
+                    yield self.rescaled(x, target, number)
         finally:
             if batches is not None:
                 batches.pictures.close()
@@ -299,6 +283,11 @@ class Trainer:
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def rescaled(self, x: Tensor, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Resize a micro-batch, by its number, if the recipe asks for several scales."""
+        scales = self.recipe.scales
+        return rescale(x, target, scales, seed=self.config.seed, number=number) if scales else (x, target)
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
         """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
@@ -360,14 +349,3 @@ class Trainer:
         network = self.network if self.ema is None else self.ema.module
         assert isinstance(network, U2Net)
         return network
-
-
-def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
-    """The optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""
-    steps = max(1, math.ceil(recipe.epochs * pairs / batch_size), recipe.least_steps)
-    return steps if recipe.most_steps is None else min(steps, recipe.most_steps)
-
-
-def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
-    """Find the phase of the run after `step` of `total` optimizer steps."""
-    return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])
