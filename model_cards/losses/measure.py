@@ -53,7 +53,7 @@ ROWS: Mapping[str, Mapping[str, object]] = {
     "BCE + IoU + SSIM (BASNet)": {**NO_LOSS, "bce": 1.0, "iou": 1.0, "ssim": 1.0},
     "boundary + IoU": {**NO_LOSS, "boundary": 1.0, "iou": 1.0},
     "IoU + L1, scales 0.75, 1, 1.25": {"scales": (0.75, 1.0, 1.25)},
-    "IoU + L1, scale 0.5 and rotation 10°": {"scale": 0.5, "rotation": 10.0},
+    "IoU + L1, area 0.5 and rotation 10°": {"area": 0.5, "rotation": 10.0},
     "IoU + L1, hue 0.05, blur 1 px, JPEG 50": {"hue": 0.05, "blur": 1.0, "jpeg": 50},
     "IoU + L1, background 0.3": {"background": 0.3},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -129,6 +130,57 @@ def test_a_configuration_at_the_edge_of_what_can_work_is_taken(fields: dict[str,
     ],
 )
 def test_a_configuration_just_beyond_the_edge_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="d", out="o", **fields)
+
+
+def test_several_sets_and_weights_of_classes_come_back_from_a_file(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=["mine", "DUTS-TR:0.2"], out="o", labels=["background", "shirt"],
+        overrides={"class_weights": (1.0, 2.0), "jpeg": 30, "area": 0.5},
+    )  # fmt: skip
+    config.save(tmp_path / "train.json")
+    loaded = TrainConfig.load(tmp_path / "train.json")
+    assert loaded.settings == config.settings
+    assert loaded.data == loaded.data_sets == ("mine", "DUTS-TR:0.2")
+    assert (loaded.classes, loaded.labels) == (2, ("background", "shirt"))
+
+
+def test_one_set_is_written_as_text() -> None:
+    config = TrainConfig(data=("mine",), out="o")
+    assert config == TrainConfig(data="mine", out="o")
+    assert config.data_sets == ("mine",)
+
+
+def test_a_record_of_before_is_read(tmp_path: Path) -> None:
+    TrainConfig(data="mine", out="o").save(tmp_path / "train.json")
+    content = json.loads((tmp_path / "train.json").read_text())
+    del content["labels"]
+    for name in ("area", "rotation", "background", "hue", "blur", "jpeg", "class_weights"):
+        del content["overrides"][name]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert TrainConfig.load(tmp_path / "train.json").settings == TrainConfig(data="mine", out="o").settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": ("a", "b"), "classes": 3}, "got 2 labels for 3 classes"),
+        ({"overrides": {"class_weights": "balanced"}}, "say how many with --classes N"),
+        ({"classes": 2, "overrides": {"class_weights": (1.0,)}}, "expected 'balanced' or 2 numbers"),
+        ({"classes": 2, "overrides": {"class_weights": (0.0, 0.0)}}, "at least one above 0"),
+        ({"classes": 2, "overrides": {"class_weights": "even"}}, "class_weights is 'even'"),
+        ({"overrides": {"hue": 0.6}}, "hue is 0.6, expected 0 to 0.5"),
+        ({"overrides": {"area": 0.0}}, "area is 0.0"),
+        ({"overrides": {"rotation": -1.0}}, "rotation is -1.0"),
+        ({"overrides": {"jpeg": 0}}, "jpeg is 0, expected 1 to 100"),
+        ({"overrides": {"blur": float("nan")}}, "blur is nan"),
+        ({"overrides": {"background": 1.1}}, "background is 1.1"),
+    ],
+)
+def test_settings_of_classes_and_augmentation_that_cannot_work_are_refused(
+    fields: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(data="d", out="o", **fields)
 

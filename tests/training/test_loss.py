@@ -94,6 +94,22 @@ def test_soft_iou_of_a_batch_is_the_mean_over_its_pictures() -> None:
     assert soft_iou(logits, target).item() == pytest.approx(expected)
 
 
+def test_pixels_without_a_label_cost_nothing_whatever_the_weights() -> None:
+    # likelihoods of class 0 are 0.8 and 0.4; the third pixel has no label
+    logits = torch.tensor([[0.8, 0.4, 0.1], [0.2, 0.6, 0.9]]).log().view(1, 2, 1, 3)
+    target = torch.tensor([[[0, 1, 255]]])
+    weighted = (1 * -math.log(0.8) + 3 * -math.log(0.6)) / (1 + 3)
+    assert cross_entropy(logits, target, weights=torch.tensor([1.0, 3.0])).item() == pytest.approx(weighted)
+    plain = (-math.log(0.8) - math.log(0.6)) / 2
+    assert cross_entropy(logits, target).item() == pytest.approx(plain)
+
+
+def test_a_batch_without_labels_costs_nothing() -> None:
+    logits, target = torch.zeros(1, 2, 1, 2), torch.full((1, 1, 2), 255)
+    assert cross_entropy(logits, target).item() == 0
+    assert cross_entropy(logits, target, weights=torch.ones(2)).item() == 0
+
+
 def test_each_weight_of_the_loss_has_its_term() -> None:
     assert tuple(TERMS) == LOSSES
 

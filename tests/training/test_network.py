@@ -20,6 +20,12 @@ def test_a_network_for_classes_has_one_output_for_each() -> None:
     assert (network.config.out_channels, network.config.activation) == (3, "softmax")
 
 
+def test_the_names_of_the_classes_are_in_the_config() -> None:
+    named = build_network(TrainConfig(data="d", out="o", labels=("background", "shirt")))
+    assert named.config.labels == ("background", "shirt")
+    assert build_network(TrainConfig(data="d", out="o", classes=2)).config.labels is None
+
+
 def test_a_use_size_far_from_the_training_size_is_said(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_other_size((168, 168), Phase(1, 320, 288))
     assert "pictures of 320 × 320 px but used at 168 × 168 px" in caplog.text

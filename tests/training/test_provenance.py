@@ -131,3 +131,16 @@ def test_trackers_see_no_folders_and_all_of_the_recipe() -> None:
     assert settings["lr"] == 0.5
     assert settings["batch_size"] == 16
     assert all(value is None or isinstance(value, bool | int | float | str) for value in settings.values())
+
+
+def test_the_paths_of_several_sets_become_absolute_and_keep_their_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/photos").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    config = TrainConfig(data=("mine", "DUTS-TR:0.2"), out="run", images="photos")
+    absolute = with_absolute_paths(config)
+    assert absolute.data == (str(tmp_path / "mine"), str(tmp_path / "DUTS-TR:0.2"))
+    assert absolute.images == "photos"
+    assert "data=('mine', 'DUTS-TR:0.2')" in python_call(absolute)

@@ -689,3 +689,34 @@ def take_steps(trainer: Trainer, number: int) -> None:
         trainer.step(stream)
         trainer.progress.step += 1
     stream.close()
+
+
+def test_a_run_on_several_sets_with_every_augmentation_resumes_exactly(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "other" / kind).mkdir(parents=True)
+        for i in range(4):
+            picture = Image.open(pairs / kind / f"{i:02}.png")
+            picture.transpose(Image.Transpose.TRANSPOSE).save(tmp_path / "other" / kind / f"{i:02}.png")
+    every = {"area": 0.5, "rotation": 20.0, "background": 0.5, "hue": 0.1, "blur": 1.0, "jpeg": 40}
+    overrides = {**FAST, **every, "epochs": 0.7}
+    run = tmp_path / "run"
+    train(
+        config(
+            pairs, tiny_source, run, data=(str(pairs), f"{tmp_path / 'other'}:1.5"), overrides=overrides
+        )
+    )  # fmt: skip
+    whole = sha256(run)
+    checkpoints = sorted((run / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["step-00000002", "step-00000004"]
+    shutil.rmtree(checkpoints[1])
+    shutil.rmtree(run / "final")
+    train(TrainConfig.load(run / "train.json"), resume=True)
+    assert sha256(run) == whole
+    split = json.loads((run / "split.json").read_text())
+    assert split["sets"] == {pairs.name: {"pairs": 16, "samples": 16}, "other": {"pairs": 4, "samples": 6}}
+    assert {name.split("/")[0] for name in split["held_out"]} == {pairs.name}
+    results = json.loads((run / "final" / "results.json").read_text())
+    assert results["training"]["data"] == [pairs.name, "other"]
+    assert (run / "batch.png").stat().st_size > 0

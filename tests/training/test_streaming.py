@@ -13,6 +13,7 @@ import torch
 
 from u2net_hub import SaliencyDataset, U2NetConfig
 from u2net_hub.datasets.dataset import Sample
+from u2net_hub.training.augmentation import Augmentation
 from u2net_hub.training.batches import Batches, Pictures
 from u2net_hub.training.checkpointing import tell_how_to_go_on
 from u2net_hub.training.config import Phase
@@ -46,7 +47,8 @@ def streamed(dataset: SaliencyDataset | Endless, side: int = 36, threads: int = 
 
 
 def batches(pictures: Pictures | StreamedPictures, **settings: int) -> Batches:
-    return Batches(pictures, U2NetConfig(), PHASE, batch_size=4, seed=3, **settings)
+    changes = Augmentation(background=0.5, jitter=0.2)  # half of the samples need a second picture
+    return Batches(pictures, U2NetConfig(), PHASE, batch_size=4, seed=3, augmentation=changes, **settings)
 
 
 def test_streamed_batches_are_those_from_memory_in_any_order(pairs: Path) -> None:
@@ -87,7 +89,7 @@ def test_two_batches_are_decoded_ahead_and_no_more() -> None:
     for number in range(5):
         stream[number]
     pictures.close()
-    assert 5 * 4 <= dataset.made <= (5 + 2) * 4
+    assert dataset.made <= sum(len(stream.needed(number)) for number in range(5 + 2))
 
 
 def test_memory_does_not_grow_with_the_number_of_pairs() -> None:

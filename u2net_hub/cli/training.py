@@ -41,7 +41,9 @@ def _train(
     context: typer.Context,
     *,
     out: Path,
-    data: str | None,
+    data: list[str] | None,
+    classes: str | None,
+    class_weights: str | None,
     crop: int | None,
     input_size: int | None,
     resume: bool,
@@ -61,16 +63,19 @@ def _train(
             )
         )
         return
-    if data is None:
+    if not data:
         raise ValueError("got no --data, expected a folder or list file of photos and masks")
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
     overrides = {name: given.pop(name) for name in _RECIPE if name in given}
     if crop is not None:
         # the proportion of the paper, which crops 288 of 320 pixels
         overrides["phases"] = (Phase(1.0, round(crop * 320 / 288), crop),)
+    if class_weights is not None:
+        overrides["class_weights"] = _weights(class_weights)
     config = TrainConfig(
-        data=data,
+        data=tuple(data),
         out=str(out),
+        **_classes(classes),
         input_size=None if input_size is None else (input_size, input_size),
         overrides={name: value for name, value in overrides.items() if value is not None},
         **{name: value for name, value in given.items() if value is not None},
@@ -81,6 +86,31 @@ def _train(
         _dry_run(config)
     else:
         typer.echo(training.train(config, workers=None, command=command_line()))
+
+
+def _classes(text: str | None) -> dict[str, Any]:
+    """Read the number of the classes, or their names."""
+    if text is None:
+        return {}
+    if text.strip().isdecimal():
+        return {"classes": int(text)}
+    return {"labels": tuple(name.strip() for name in text.split(","))}
+
+
+def _weights(text: str) -> tuple[float, ...] | str:
+    """Read weights of classes.
+
+    Raises:
+        ValueError: They are neither numbers nor "balanced".
+    """
+    if text == "balanced":
+        return text
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--class-weights is {text!r}, expected balanced, or numbers such as 1,5,2"
+        ) from None
 
 
 def _check_alone(context: typer.Context, out: Path) -> None:
@@ -112,7 +142,7 @@ def _overfit_one(config: TrainConfig) -> None:
     if error >= goal:
         raise RuntimeError(
             f"the network has not memorised one pair: MAE {error:.4f}, expected below {goal}; look at the "
-            f"first pair of {config.data}, its mask first, then try a lower learning rate (--lr)"
+            f"first pair of {config.data_sets[0]}, its mask first, then try a lower learning rate (--lr)"
         )
     typer.echo(f"the network has memorised one pair: MAE {error:.4f}")
 
@@ -143,7 +173,22 @@ def _train_verb() -> Callable[..., None]:
     parameters = [
         context,
         option("out", Path, inspect.Parameter.empty, "--out", help=texts.get("out", "Folder of the run.")),
-        *options_of(TrainConfig, leave_out=("out", "overrides", "input_size")),
+        option(
+            "data",
+            list[str] | None,
+            None,
+            "--data",
+            help=f"{texts.get('data', 'Data sets to train on.')} The option can be repeated.",
+        ),
+        option(
+            "classes",
+            str | None,
+            None,
+            "--classes",
+            help="Number of classes, background included, or their names, background first: "
+            "background,shirt,trousers. By default masks are saliency.",
+        ),
+        *options_of(TrainConfig, leave_out=("data", "classes", "labels", "out", "overrides", "input_size")),
         option(
             "input_size",
             int | None,
@@ -153,7 +198,15 @@ def _train_verb() -> Callable[..., None]:
             "starts from, or the size that a new network is trained at.",
         ),
         option("crop", int | None, None, "--crop", help="One resolution for the whole run, in pixels."),
-        *options_of(Recipe, leave_out=("phases",), optional=True),
+        option(
+            "class_weights",
+            str | None,
+            None,
+            "--class-weights",
+            help="Weights of the classes in the loss: numbers such as 1,5,2, or balanced for the inverse of "
+            "their share of the training masks. By default all are 1.",
+        ),
+        *options_of(Recipe, leave_out=("phases", "class_weights"), optional=True),
         option("resume", bool, False, "--resume", help="Continue from the newest checkpoint in --out."),
         option("overfit_one", bool, False, "--overfit-one", help="Memorise one pair, as a test of the data."),
         option(
@@ -270,11 +323,11 @@ def check_data(
     json_: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find defects of a data set. The exit code is 1 if there are errors."""
-    from ..datasets import check_dataset, find_pairs
+    from ..datasets import check_dataset, find_pairs, parse_share
 
     if out is not None:
         refuse_existing([out / "report.json"], overwrite=overwrite)
-    roots: Sequence[str | None] = data or [None]
+    roots: Sequence[str | None] = [parse_share(each).path for each in data or ()] or [None]
     total = sum(len(find_pairs(each, images=images, masks=masks)) for each in roots)
     with tqdm_bar(total, "pair") as bar:
         report = check_dataset(

@@ -9,6 +9,13 @@ from .masks import (
     read_image as read_image,
     read_mask as read_mask,
 )
+from .mixing import (
+    Share as Share,
+    join as join,
+    parse_share as parse_share,
+    take as take,
+    without_copies as without_copies,
+)
 from .pairing import (
     find_pairs as find_pairs,
     pictures_by_stem as pictures_by_stem,

@@ -76,13 +76,27 @@ def class_numbers(paths: Sequence[Path]) -> list[int]:
         ValueError: A mask is damaged.
     """
     count = np.zeros(256, np.int64)
-    for i in sorted(set(np.linspace(0, len(paths) - 1, min(_INSPECTED, len(paths))).astype(int))):
-        numbers = read_mask(paths[i], classes=256)
+    for path in _some(paths):
+        numbers = read_mask(path, classes=256)
         # a mask with a black and white palette stores 0 and 1, which mean 0 and 255
-        white = read_mask(paths[i]) >= 250
+        white = read_mask(path) >= 250
         count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
     small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())
     return np.flatnonzero(count).tolist() if small > count[IGNORED] and not medium else []
+
+
+def soft_share(paths: Sequence[Path]) -> float:
+    """Return the share of pixels between 0 and 255 in saliency masks, from 0 to 1.
+
+    At most 16 masks are read, spread evenly over all of them. The errors are those of `class_numbers`.
+    """
+    shares = [float(((values > 0) & (values < 255)).mean()) for values in map(read_mask, _some(paths))]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _some(paths: Sequence[Path]) -> list[Path]:
+    places = np.linspace(0, len(paths) - 1, min(_INSPECTED, len(paths))).astype(int)
+    return [paths[i] for i in sorted(set(places.tolist()))]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 from .. import imaging as im
 from ..atomic import file_name, write_file
 from ..imaging import Entry, draw_sheet
-from .masks import mask_values, open_mask
+from .masks import FOREGROUND, mask_values, open_mask
 from .pairing import Pairing
 
 Level: TypeAlias = Literal["error", "warning"]
@@ -39,6 +39,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
 }
 """The defects that a check looks for, in the order of reports, each with its level and its meaning."""
 
+_SOFT = f"soft masks train with their values as they are; scores count values from {FOREGROUND} as the object"
 _SHEET_PAIRS = 24
 _SHEET_EACH = 6
 
@@ -95,6 +96,7 @@ class DataReport:
             lines += [
                 name,
                 *(f"  {key.replace('_', ' ')}: {_told(value)}" for key, value in statistics.items()),
+                *([f"  {_SOFT}"] if "soft_pixels" in statistics else []),
             ]
         for level, findings in (("error", self.errors), ("warning", self.warnings)):
             lines += ["", f"{len(findings)} {level}{'' if len(findings) == 1 else 's'}"]

@@ -97,7 +97,7 @@ def _tell_processes(accelerator: Accelerator, precision: str) -> None:
     """Log where the run trains, and in how many processes."""
     device, number = accelerator.device, accelerator.num_processes
     if number > 1:
-        threads = f", {torch.get_num_threads()} threads each" if device.type == "cpu" else ""
+        threads = f", threads of each: {torch.get_num_threads()}" if device.type == "cpu" else ""
         logger.info(
             "Training on %s with %s in %d processes, %d on this machine%s.",
             *(device.type, precision, number, local_processes(accelerator), threads),

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import is_folded
+from ..datasets import IGNORED
 from ..model import U2Net
 from .accelerator import keep_freed_memory, make_accelerator
+from .augmentation import Augmentation
 from .batches import Batches, Pictures, Source
 from .config import Phase, TrainConfig
 from .data import open_data
@@ -153,10 +155,16 @@ def overfit_one(
 
     recipe, device = config.settings, make_accelerator(config).device
     network = build_network(config).to(device)
-    pictures = Pictures.read(open_data(config).subset([index]), (_SIDE, _SIDE)).to(device)
+    pictures = Pictures.read(open_data(config)[0].subset([index]), (_SIDE, _SIDE)).to(device)
     still = Phase(1.0, _SIDE, _SIDE)
     x, target = Batches(
-        pictures, network.config, still, batch_size=1, seed=0, flip=False, classes=bool(config.classes)
+        pictures,
+        network.config,
+        still,
+        batch_size=1,
+        seed=0,
+        augmentation=Augmentation(flip=False),
+        classes=bool(config.classes),
     )[0]
     if is_folded(network.state_dict()):
         unfold_batch_norms(network, pictures, still)
@@ -185,8 +193,10 @@ def overfit_one(
 @torch.inference_mode()
 def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     fused = network.eval()(x)[0]
-    wrong = fused.argmax(1) != target if target.ndim == 3 else (fused.sigmoid() - target).abs()
-    return float(wrong.float().mean())
+    if target.ndim == 4:
+        return float((fused.sigmoid() - target).abs().mean())
+    wrong = (fused.argmax(1) != target)[target != IGNORED]
+    return float(wrong.float().sum() / max(wrong.numel(), 1))
 
 
 def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

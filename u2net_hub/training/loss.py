@@ -56,10 +56,16 @@ def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
     return (1 - (both + 1) / (either + 1)).mean()
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over pixels whose label is not 255: logits (B, classes, H, W), int64 (B, H, W) -> scalar."""
-    labelled = (target != 255).sum().clamp(min=1)
-    return F.cross_entropy(logits, target, ignore_index=255, reduction="sum") / labelled
+def cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """The mean over pixels whose label is not 255: logits (B, classes, H, W), int64 (B, H, W) -> scalar.
+
+    With the weight of each class, float32 (classes,), it is the mean weighted by those of the true classes.
+    """
+    total = F.cross_entropy(logits, target, weights, ignore_index=255, reduction="sum")
+    if weights is None:
+        return total / (target != 255).sum().clamp(min=1)
+    by_label = F.pad(weights, (0, 256 - len(weights)))  # pixels of label 255 weigh nothing
+    return total / by_label[target].sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def mean_absolute_error(logits: Tensor, target: Tensor) -> Tensor:

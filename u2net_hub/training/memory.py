@@ -168,7 +168,8 @@ def plan_run(
         held_out=held_out,
         validation_size=network.config.input_size,
         phases=recipe.phases,
-        share=share,
+        # each sample may need the background of another picture
+        share=share if not recipe.background else 2 * share,
         file_pixels=large_file(training),
         threads=threads,
         processes=local_processes(accelerator),

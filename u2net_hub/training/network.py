@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import U2NetConfig
 from ..model import U2Net
@@ -16,10 +16,15 @@ from .loss_weights import LOSSES
 logger = logging.getLogger(__name__)
 
 
-def criterion_of(config: TrainConfig) -> Criterion:
-    """The loss applied to each output."""
+def criterion_of(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
+    """The loss applied to each output.
+
+    Args:
+        config: The configuration of the run.
+        class_weights: The weight of each class, on the device of the network; by default all are 1.
+    """
     if config.classes:
-        return cross_entropy
+        return cross_entropy if class_weights is None else partial(cross_entropy, weights=class_weights)
     recipe = config.settings
     return partial(saliency_loss, **{name: getattr(recipe, name) for name in LOSSES})
 
@@ -35,7 +40,12 @@ def build_network(config: TrainConfig) -> U2Net:
     size = {} if config.input_size is None else {"input_size": config.input_size}
     heads: dict[str, object] = {}
     if config.classes is not None:
-        heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
+        heads = {
+            "out_channels": config.classes,
+            "activation": "softmax",
+            "minmax": "never",
+            "labels": config.labels,
+        }
     if config.init is None:
         side = config.settings.phases[-1].load
         new = U2NetConfig(variant=config.model, input_size=(side, side))
@@ -46,9 +56,10 @@ def build_network(config: TrainConfig) -> U2Net:
             f"{config.init} takes {source.config.in_channels} input channels, but photos have 3 (RGB)"
         )
     if config.classes is None or source.config.out_channels == config.classes:
-        source.config = source.config.replace(**size)
+        names = {} if config.labels is None else {"labels": config.labels}
+        source.config = source.config.replace(**size, **names)
         return source
-    network = U2Net(source.config.replace(**size, **heads, labels=None, invert=False))
+    network = U2Net(source.config.replace(**size, **heads, invert=False))
     body = {k: v for k, v in source.state_dict().items() if not k.startswith(("side", "outconv"))}
     network.load_state_dict(body, strict=False)
     logger.warning(

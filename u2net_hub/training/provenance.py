@@ -8,6 +8,7 @@ import shlex
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
+from ..datasets import parse_share
 from ..hub import is_hub_id, list_bundled
 from .config import RECIPES, TrainConfig
 
@@ -33,7 +34,9 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
     def inside_data(folder: str | None) -> str | None:
         # a folder that `find_pairs` finds inside the data set stays relative to it
-        if folder is None or (Path(config.data) / folder).is_dir() or not Path(folder).is_dir():
+        if folder is None or not Path(folder).is_dir():
+            return folder
+        if any((Path(parse_share(each).path) / folder).is_dir() for each in config.data_sets):
             return folder
         return absolute(folder)
 
@@ -42,7 +45,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
         init = absolute(init)
     return replace(
         config,
-        data=absolute(config.data),
+        data=tuple(map(absolute, config.data_sets)),
         out=absolute(config.out),
         images=inside_data(config.images),
         masks=inside_data(config.masks),

@@ -51,7 +51,8 @@ def train(
     """Train a network and keep the best weights by their score on held-out pairs.
 
     The run leaves these in `config.out`: train.json (the configuration), split.json (the held-out pairs),
-    metrics.csv, loss.png, learning.png, validation.png (photo, ground truth and map), tensorboard/,
+    metrics.csv, loss.png, learning.png, batch.png (photos and masks as the network sees them), validation.png
+    (photo, ground truth and map), tensorboard/,
     checkpoints/ (everything that `resume` needs), best/ (the best weights, each laid out as a Hub repo) and
     final/ (the best of them, with results.json and its plots).
 
@@ -128,10 +129,12 @@ class Run:
     def _record_start(self) -> None:
         """Write train.json and split.json."""
         with_absolute_paths(self.config).save(self.out / "train.json", command=self.command)
-        split = {
+        split: dict[str, object] = {
             "training_sha256": self.trainer.fingerprint,
             "held_out": [pair.name for pair in self.trainer.held_out.pairs],
         }
+        if len(self.trainer.training.sources) > 1:
+            split["sets"] = self.trainer.training.contents()
         write_file(self.out / "split.json", (json.dumps(split, indent=1) + "\n").encode())
 
     def _resume(self, checkpoint: Path) -> None:
@@ -245,7 +248,7 @@ class Run:
             if log is not None:
                 row = {
                     "seconds": progress.seconds,
-                    "epoch": step * self.recipe.batch_size / len(self.trainer.training),
+                    "epoch": step * self.recipe.batch_size / len(self.trainer.training.samples),
                     "crop": phase_at(self.recipe, step - 1, self.total_steps).crop,
                     "lr": lr,
                     "loss": loss,
@@ -342,7 +345,7 @@ class Run:
         )
         crops = " → ".join(str(phase.crop) for phase in recipe.phases)
         training = Training(
-            data=(self.trainer.training.name,),
+            data=self.trainer.training.sources,
             start=None if config.init is None else without_folders(config.init),
             recipe=f"{config.recipe_name}: {recipe.optimizer}, learning rate {recipe.lr:g}, batches of "
             f"{recipe.batch_size}, {self.total_steps} steps, crops of {crops} px",

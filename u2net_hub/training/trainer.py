@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +22,12 @@ from .accelerator import local_processes, make_accelerator, usable_cores
 from .batches import Batches, Pictures, Source
 from .checkpointing import newest_checkpoint
 from .config import Phase, TrainConfig, phases_near
-from .data import divide, fit_batch
+from .data import class_weights, divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
 from .memory import MemoryPlan, plan_run
 from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .plots import draw_batch
 from .progress import Progress, number_of_steps, phase_at
 from .scales import rescale
 from .streaming import StreamedPictures
@@ -89,7 +90,7 @@ class Trainer:
         parts = config.accumulate * processes
         batch_size = fit_batch(
             self.recipe.batch_size,
-            len(self.training),
+            len(self.training.samples),
             parts=parts,
             live_norm="bn" not in parts_to_freeze(config),
         )
@@ -104,9 +105,9 @@ class Trainer:
                 "Each of the %d processes takes %d of the %d pairs of a batch.",
                 *(processes, batch_size // processes, batch_size),
             )
-        names = [pair.name for pair in self.training.pairs]
+        names = [self.training.pairs[i].name for i in self.training.samples]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.total_steps = number_of_steps(self.recipe, len(self.training), batch_size)
+        self.total_steps = number_of_steps(self.recipe, len(names), batch_size)
         part = max(1, self.total_steps // 20)
         # interpolated weights are compared with the start alone: few pairs cannot judge more
         self.validate_every = config.validate_every or (self.total_steps if self.recipe.interpolate else part)
@@ -214,7 +215,8 @@ class Trainer:
         for extra in (self.ema, self.schedule, self.start):
             if extra is not None:
                 accelerator.register_for_checkpointing(extra)
-        self.criterion = criterion_of(config)
+        weights = class_weights(self.training, recipe)
+        self.criterion = criterion_of(config, None if weights is None else weights.to(accelerator.device))
 
     def _unfold(self) -> None:
         """Give folded batch norms statistics of the training photos; a resumed run has them already."""
@@ -262,23 +264,36 @@ class Trainer:
                 *(self.progress.step, phase.crop, phase.load),
             )
         size = (phase.load, phase.load)
+        pictures: Source
         if isinstance(self.pictures, StreamedPictures):
-            return self.batches(self.pictures.resized(size), phase)
-        pictures = self.pictures.resized(
-            size, classes=bool(self.config.classes), threads=self.threads, folder=self._cache_folder
-        )
-        return self.batches(self._on_device(pictures), phase)
+            pictures = self.pictures.resized(size)
+        else:
+            smaller = self.pictures.resized(
+                size, classes=bool(self.config.classes), threads=self.threads, folder=self._cache_folder
+            )
+            pictures = self._on_device(smaller)
+        made = self.batches(pictures, phase, self.training.samples)
+        if self.is_main:
+            x, target = made[self.progress.step * self.config.accumulate]
+            draw_batch(self.out / "batch.png", x.cpu(), target.cpu(), self.network.config)
+        return made
 
-    def batches(self, pictures: Source, phase: Phase) -> Batches:
-        """Make the micro-batches of this run at one resolution."""
+    def batches(self, pictures: Source, phase: Phase, samples: Sequence[int] | None = None) -> Batches:
+        """Make the micro-batches of this run at one resolution.
+
+        Args:
+            pictures: The pictures at the size that `phase` loads.
+            phase: The resolution.
+            samples: The indices of the pictures of one epoch. By default each picture comes once.
+        """
         return Batches(
             pictures,
             self.network.config,
             phase,
             batch_size=self.recipe.batch_size // self.config.accumulate,
             seed=self.config.seed,
-            flip=self.recipe.flip,
-            jitter=self.recipe.jitter,
+            augmentation=self.recipe,
+            samples=samples,
             classes=bool(self.config.classes),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
