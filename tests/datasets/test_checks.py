@@ -246,3 +246,13 @@ def test_the_share_of_each_class_and_of_ignored_pixels_is_said(tmp_path: Path) -
 
 def test_a_share_means_nothing_in_a_check(clean: Path) -> None:
     assert check_dataset([f"{clean}:0.5"]).statistics == check_dataset(clean).statistics
+
+
+def test_the_check_takes_names_of_classes_as_training_does(tmp_path: Path) -> None:
+    add(tmp_path / "set", "a", 0, np.repeat(np.array([0, 1], np.uint8), 48 * 32).reshape(48, 64))
+    runner = CliRunner()
+    words = ["check-data", "--data", str(tmp_path / "set"), "--classes"]
+    assert runner.invoke(app, [*words, "background,shirt"]).exit_code == 0
+    for wrong in ("shirt", "0", "1"):
+        with pytest.raises(ValueError, match=f"--classes is '{wrong}', expected 2 to 255 of them"):
+            runner.invoke(app, [*words, wrong], catch_exceptions=False)

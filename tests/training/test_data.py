@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from u2net_hub import SaliencyDataset, TrainConfig
 from u2net_hub.training.data import class_weights, divide, fit_batch, held_out_by_default
+from u2net_hub.training.loss import soft_iou
 
 
 @pytest.mark.parametrize(
@@ -153,3 +155,27 @@ def test_weights_of_classes_are_taken_as_given(pairs: Path) -> None:
     assert weights is not None
     assert weights.tolist() == [1, 5]
     assert class_weights(dataset, TrainConfig(data="", out="", classes=2).settings) is None
+
+
+def test_the_iou_loss_on_mattes_is_warned_of(
+    masked: Callable[[Sequence[int]], Path], pairs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned(**overrides: float) -> bool:
+        caplog.clear()
+        divide(TrainConfig(data=str(folder), out="", validation_data=str(pairs), overrides=overrides))
+        return "--iou 0" in caplog.text
+
+    folder = masked((0, 128, 255, 255))
+    assert warned(iou=1.0)
+    assert not warned(iou=0.0, l1=1.0)
+
+
+@pytest.mark.parametrize(("target", "towards"), [(0.3, 0), (0.7, 1)])
+def test_the_iou_loss_draws_soft_values_to_the_ends(target: float, towards: int) -> None:
+    # nine opaque pixels and a soft one, which the map has right already
+    matte = torch.ones(1, 1, 1, 10)
+    matte[..., 9] = target
+    logits = torch.logit(matte.clamp(max=0.9999)).requires_grad_()
+    soft_iou(logits, matte).backward()
+    assert logits.grad is not None
+    assert (logits.grad[..., 9] < 0) == bool(towards)

@@ -313,7 +313,7 @@ def check_data(
     images: Images = None,
     masks: Masks = None,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes, if masks hold class numbers.")
+        str | None, typer.Option(help="Number of classes, or their names, if masks hold class numbers.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and sheets of pictures.")] = None,
     workers: Annotated[
@@ -327,11 +327,15 @@ def check_data(
 
     if out is not None:
         refuse_existing([out / "report.json"], overwrite=overwrite)
+    given = _classes(classes)
+    number = given.get("classes", len(given.get("labels", ()))) if given else None
+    if number is not None and not 2 <= number <= 255:
+        raise ValueError(f"--classes is {classes!r}, expected 2 to 255 of them, background included")
     roots: Sequence[str | None] = [parse_share(each).path for each in data or ()] or [None]
     total = sum(len(find_pairs(each, images=images, masks=masks)) for each in roots)
     with tqdm_bar(total, "pair") as bar:
         report = check_dataset(
-            data, images=images, masks=masks, classes=classes, out=out, workers=workers, progress=bar.update
+            data, images=images, masks=masks, classes=number, out=out, workers=workers, progress=bar.update
         )
     typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if json_ else report.text())
     if report.errors:

@@ -23,6 +23,9 @@ from .config import Recipe, TrainConfig
 
 logger = logging.getLogger(__name__)
 
+_MATTES = 0.05
+"""Masks with a larger share of grey pixels are mattes; soft edges take about a hundredth."""
+
 
 def open_data(config: TrainConfig) -> list[SaliencyDataset]:
     """Open the data sets of the run, with all their pairs, including those that will be held out.
@@ -103,13 +106,25 @@ def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
         told = ", ".join(f"{n['samples']} of {name}" for name, n in training.contents().items())
         logger.info("An epoch has %d samples: %s.", len(training.samples), told)
         logger.info("All %d held-out pairs are from %s.", len(held_out), held_out.name)
-    if config.classes is None and (soft := held_out.soft_share()):
+    if config.classes is None:
+        _tell_of_soft_masks(training, held_out, config.settings)
+    return training, held_out
+
+
+def _tell_of_soft_masks(training: SaliencyDataset, held_out: SaliencyDataset, recipe: Recipe) -> None:
+    """Log what the loss and the scores do with masks that have grey values."""
+    if soft := held_out.soft_share():
         logger.info(
             "Held-out masks have grey values (%.1f %% of their pixels): the loss takes such values as they "
             "are, and scores count values from %d as the object.",
             *(100 * soft, FOREGROUND),
         )
-    return training, held_out
+    if (recipe.iou or recipe.structure) and training.soft_share() > _MATTES:
+        # d/ds of s·t / (s + t - s·t), summed over pixels, has the sign of t - 1/2 if the maps are near t
+        logger.warning(
+            "The masks are mattes, but the IoU in the loss draws soft values to 0 and 1; leave it out with "
+            "--iou 0 --structure 0, which keeps --bce and --l1."
+        )
 
 
 def _split(config: TrainConfig, whole: SaliencyDataset) -> tuple[SaliencyDataset, SaliencyDataset]:

@@ -142,8 +142,9 @@ class Run:
         begun_with = saved.pop("training_sha256"), saved.pop("total")
         if begun_with != (self.trainer.fingerprint, self.total_steps):
             raise ValueError(
-                f"{self.config.data} holds other pairs, or the recipe has another length, than when "
-                f"{checkpoint} was written; a run resumes on the data and settings it was started with"
+                f"{' + '.join(self.config.data_sets)} holds other pairs, or the recipe has another length, "
+                f"than when {checkpoint} was written; a run resumes on the data and settings it was started "
+                "with"
             )
         self.accelerator.load_state(str(checkpoint))
         self.trainer.progress = Progress(**saved)
