@@ -112,7 +112,6 @@ def train_steps(data: str, held_out: str, out: str, cache: str, steps: int, side
             "mib_last_fifth": round(float(np.mean(late)) / 2**20),
             "mib_peak": round(max(samples) / 2**20),
             "steps": steps,
-            "images_per_second": round(steps * 4 / seconds, 2),
             "share_of_time_waiting_for_pictures": round(trainer.data_wait / seconds, 3),
         }
     )
