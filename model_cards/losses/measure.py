@@ -106,14 +106,16 @@ def lists(data: str, folder: Path) -> tuple[Path, SaliencyDataset]:
     return path, held.subset(sorted(rng.sample(range(len(held)), UNSEEN)))
 
 
-def measure(data: str, start: str, out: Path) -> None:
-    """Measure the rows that are missing, adding each to the file as it comes."""
+def measure(data: str, start: str, out: Path, only: str) -> None:
+    """Measure the rows that are missing and have `only` in their name, adding each to the file as it comes."""
     known = {field.name for field in fields(Recipe)}
     table = json.loads(out.read_text()) if out.exists() else {"rows": []}
     done = {row["name"] for row in table["rows"]}
     with tempfile.TemporaryDirectory() as folder:
         pairs, unseen = lists(data, Path(folder))
         for number, (name, changes) in enumerate({START: {}, **ROWS}.items()):
+            if only not in name:
+                continue
             if name in done or not set(changes) <= known:
                 print(f"{name}: {'measured already' if name in done else 'no such fields'}", flush=True)
                 continue
@@ -145,7 +147,8 @@ def machine() -> dict[str, object]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of the guide, with the standard error over the unseen pairs of weighted F's change."""
-    (start,) = (row for row in rows if row["name"] == START)
+    order = [START, *ROWS]
+    start, *_ = rows = sorted(rows, key=lambda row: order.index(row["name"]))
     lines = [
         f"| loss, augmentation | {' | '.join(SCORES.values())} | change of weighted F |",
         f"| --- |{' --- |' * (len(SCORES) + 1)}",
@@ -166,6 +169,7 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="?", help="DUTS-TR")
     parser.add_argument("--start", help="the network of model_cards/u2netp-168-from-scratch")
+    parser.add_argument("--only", default="", help="measure only rows with this in their name")
     parser.add_argument("--table", action="store_true", help="print the table of what is measured")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("losses.json"))
     options = parser.parse_args()
@@ -174,7 +178,7 @@ def main() -> None:
     elif options.data is None or options.start is None:
         parser.error("give the data and --start, or --table")
     else:
-        measure(options.data, options.start, options.out)
+        measure(options.data, options.start, options.out, options.only)
 
 
 if __name__ == "__main__":
