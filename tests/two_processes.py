@@ -6,6 +6,7 @@ Arguments: folder for the answers, and the configurations by their names, as `tr
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -16,8 +17,31 @@ from u2net_hub.training.config import Phase, TrainConfig
 from u2net_hub.training.trainer import Trainer
 
 
+class _Keep(logging.Handler):
+    """Keeps the messages of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
 def take_three_steps(fields: dict[str, object], answers: Path, name: str) -> None:
-    """Write losses, gradients and weights to <name>-<number of processes>-<rank>.pt."""
+    """Write what was said, losses, gradients and weights to <name>-<number of processes>-<rank>.pt."""
+    told, logger = _Keep(), logging.getLogger("u2net_hub")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(told)
+    try:
+        _take_three_steps(fields, answers, name, told.messages)
+    finally:
+        logger.removeHandler(told)
+        logger.setLevel(level)
+
+
+def _take_three_steps(fields: dict[str, object], answers: Path, name: str, told: list[str]) -> None:
     fields["overrides"]["phases"] = tuple(Phase(*phase) for phase in fields["overrides"]["phases"])
     trainer = Trainer(TrainConfig(**{**fields, "freeze": tuple(fields["freeze"])}), resume=False)
     trainer.pictures = Pictures.read(trainer.training, (48, 48))
@@ -42,6 +66,8 @@ def take_three_steps(fields: dict[str, object], answers: Path, name: str) -> Non
         group = torch.distributed.distributed_c10d._get_default_group()
         patience = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
     answer = {
+        "told": told,
+        "plan": trainer.make_plan().text(),
         "patience": torch.tensor(patience),
         "losses": torch.stack(losses),
         "gradients": torch.stack(gradients),

@@ -107,7 +107,7 @@ def lists(data: str, folder: Path) -> tuple[Path, SaliencyDataset]:
 
 
 def measure(data: str, start: str, out: Path, only: str) -> None:
-    """Measure the rows that are missing and have `only` in their name."""
+    """Measure missing rows with `only` in their name, adding each to the file as it comes."""
     known = {field.name for field in fields(Recipe)}
     table = json.loads(out.read_text()) if out.exists() else {"rows": []}
     done = {row["name"] for row in table["rows"]}

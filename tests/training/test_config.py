@@ -59,6 +59,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"cache": "tape"}, "cache is 'tape'"),
+        ({"track": ("mlflow",)}, "unknown trackers"),
         ({"keep": 0}, "keep is 0"),
         ({"accumulate": 0}, "accumulate is 0"),
         ({"accumulate": 3}, "batch_size 16 does not divide into 3 parts"),

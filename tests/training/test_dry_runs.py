@@ -69,4 +69,7 @@ def test_a_dry_run_counts_what_the_run_would_do_and_keeps_nothing(
     assert all(0 < share < 1 for share in estimate.data_wait.values())
     assert estimate.trained == estimate.parameters > 0
     assert estimate.memory > 16 * 48 * 48 * 4
+    assert estimate.plan.cache == "memory"
+    assert estimate.plan.needs["training pictures"] == 16 * 48 * 48 * 4
+    assert estimate.plan.needs["their copies at a smaller size"] == 16 * 36 * 36 * 4
     assert not (tmp_path / "run").exists()

@@ -231,6 +231,42 @@ def test_pictures_on_disk_train_the_same_and_leave_nothing(
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()} - plots
 
 
+def test_a_streamed_run_that_is_killed_and_resumed_ends_as_one_from_memory(
+    start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = {"config": settings(pairs, tiny_source, run, cache="stream")}
+    killed = start({**arguments, "kill": "saved", "step": 10})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = start({**arguments, "resume": True})
+    assert done.returncode == 0, done.stderr
+    assert sha256(run) == sha256(whole)
+
+
+def test_a_photo_that_is_damaged_in_the_middle_of_a_run_is_named_and_the_checkpoint_stays(
+    pairs: Path,
+    tiny_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(pairs, tmp_path / "data")
+    save = Run._save
+
+    def save_and_damage(self: Run) -> None:
+        save(self)
+        for photo in (tmp_path / "data" / "images").iterdir():
+            photo.write_bytes(photo.read_bytes()[:200])
+
+    monkeypatch.setattr(Run, "_save", save_and_damage)
+    run = tmp_path / "run"
+    told = r"images.\d\d\.png.* cannot be read.*step-00000002 is intact: .*go on with: u2net train --out "
+    with caplog.at_level("INFO"), pytest.raises(ValueError, match=told):
+        train(config(tmp_path / "data", tiny_source, run, cache="stream"))
+    assert newest_checkpoint(run) == run / "checkpoints" / "step-00000002"
+    assert "training pictures are decoded when they are needed; memory: 0." in caplog.text
+
+
 def test_a_dozen_pairs_train_with_the_settings_as_they_come(
     pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:

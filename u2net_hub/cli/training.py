@@ -158,7 +158,8 @@ def _dry_run(config: TrainConfig) -> None:
     for side, rate in estimate.images_per_second.items():
         wait = estimate.data_wait[side]
         typer.echo(f"images/s at {side:4}   {rate:.1f}, {wait:.1%} of the time spent on getting batches")
-    typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB")
+    typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB measured")
+    typer.echo(f"memory plan        {estimate.plan.text()}")
     typer.echo(f"time               {estimate.seconds / 3600:.1f} h, without validation")
 
 

@@ -110,4 +110,5 @@ def grouped(links: Iterable[tuple[int, int]], number: int) -> list[list[int]]:
 
 
 def _signature_of(path: Path) -> Float32:
-    return signature(im.load(path).on(BACKGROUND))
+    # large JPEG files are decoded at a fraction of their size, which is several times faster
+    return signature(im.load(path, enough=8 * _THUMBNAIL).on(BACKGROUND))

@@ -14,6 +14,7 @@ from ..atomic import write_file
 from ..config import STAGES
 from .augmentation import Augmentation, check_augmentation
 from .loss_weights import LossWeights, check_loss_weights
+from .trackers import check_names
 
 
 class Phase(NamedTuple):
@@ -197,8 +198,11 @@ class TrainConfig:
     validation is followed by a checkpoint too."""
     keep: int = 3
     """Number of best weights to keep."""
-    cache: Literal["auto", "memory", "disk"] = "auto"
-    """Where decoded pictures are kept: memory, disk, or auto for disk only if memory is too small."""
+    cache: Literal["auto", "memory", "disk", "stream"] = "auto"
+    """Where decoded pictures are kept: memory, disk (temporary files in `out`), or stream for nowhere, which
+    decodes each one when it is needed. auto takes the first of these that has the room."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ("tensorboard",)
+    """Where charts of the run go: tensorboard (the default), trackio or wandb. Can be repeated."""
     evaluate: tuple[str, ...] = ()
     """Data sets to score the result on at the end, besides the held-out pairs."""
     push_to: str | None = None
@@ -235,8 +239,9 @@ class TrainConfig:
             raise ValueError("a frozen encoder needs trained weights: give a source as init (--init SOURCE)")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed is {self.seed}, expected 0 to 2**64 - 1")
-        if self.cache not in ("auto", "memory", "disk"):
-            raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk']")
+        if self.cache not in ("auto", "memory", "disk", "stream"):
+            raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk', 'stream']")
+        check_names(self.track)
         if self.keep < 1:
             raise ValueError(f"keep is {self.keep}, expected at least 1")
         if self.accumulate < 1:
@@ -308,6 +313,7 @@ class TrainConfig:
             content["out"] = str(path.parent)
             for name in ("freeze", "evaluate", "input_size"):
                 content[name] = None if content[name] is None else tuple(content[name])
+            content["track"] = tuple(content.get("track", cls.track))
             overrides = content["overrides"]
             if isinstance(overrides.get("class_weights"), list):
                 overrides["class_weights"] = tuple(overrides["class_weights"])

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,11 +18,13 @@ from ..datasets import IGNORED
 from ..model import U2Net
 from .accelerator import keep_freed_memory, make_accelerator
 from .augmentation import Augmentation
-from .batches import Batches, Pictures
+from .batches import Batches, Pictures, Source
 from .config import Phase, TrainConfig
 from .data import open_data
 from .loss import deep_supervision
+from .memory import MemoryPlan
 from .network import build_network, criterion_of, freeze, parts_to_freeze
+from .streaming import StreamedPictures
 from .trainer import Trainer
 from .unfolding import unfold_batch_norms
 
@@ -48,7 +51,9 @@ class Estimate:
     data_wait: dict[int, float]
     """The fraction of time spent waiting for batches, 0 to 1, by the side of the crop."""
     memory: int
-    """The bytes that the run needs, on the GPU or else in main memory, including the decoded pictures."""
+    """The bytes that a process takes on the GPU or else in main memory, measured, with decoded pictures."""
+    plan: MemoryPlan
+    """Where decoded pictures are kept, and the main memory that the run needs, counted."""
     seconds: float
     """The expected duration of all steps, without validation."""
 
@@ -69,14 +74,19 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
     waits: dict[int, float] = {}
     with keep_freed_memory(), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder), resume=False)
-        recipe = trainer.recipe
+        recipe, plan = trainer.recipe, trainer.make_plan(Path(config.out))
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
         trainer.set_train_mode()
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
-            pictures = Pictures.read(few, (phase.load, phase.load)).to(device)
+            size = (phase.load, phase.load)
+            pictures: Source = (
+                StreamedPictures(trainer.training, size, threads=trainer.threads)
+                if plan.cache == "stream"
+                else Pictures.read(few, size).to(device)
+            )
             stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
@@ -86,9 +96,8 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             spent = time.perf_counter() - begin
             rates[phase.crop] = steps * recipe.batch_size / spent
             waits[phase.crop] = trainer.data_wait / spent
-        largest = max(phase.load for phase in recipe.phases)
-        stored = len(trainer.training) * largest * largest * 4
-        memory = stored + (
+            pictures.close()
+        memory = plan.pictures // plan.processes + (
             torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
             else psutil.Process().memory_info().rss
@@ -109,6 +118,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             images_per_second=rates,
             data_wait=waits,
             memory=memory,
+            plan=plan,
             seconds=sum(spans),
         )
 

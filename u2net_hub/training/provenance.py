@@ -17,9 +17,12 @@ _PATHS = ("data", "out", "images", "masks", "init", "validation_data", "evaluate
 """The fields of TrainConfig that hold paths."""
 
 
-def resume_command(out: str, processes: int = 1) -> str:
+def resume_command(out: str, processes: int = 1, *, cpu: bool = False) -> str:
     """Make the command that continues a run."""
-    launcher = ["u2net"] if processes == 1 else ["accelerate", "launch", "-m", "u2net_hub"]
+    launcher = ["u2net"]
+    if processes > 1:  # accelerate starts several processes on GPUs only
+        start = ["torchrun", "--nproc-per-node", str(processes)] if cpu else ["accelerate", "launch"]
+        launcher = [*start, "-m", "u2net_hub"]
     return shlex.join([*launcher, "train", "--out", out, "--resume"])
 
 
@@ -83,10 +86,32 @@ def python_call(config: TrainConfig) -> str:
             recipe = RECIPES[config.recipe_name]
             value = {k: v for k, v in (value or {}).items() if v != getattr(recipe, k)} or None
         elif field.name in _PATHS and value:
-            value = tuple(map(without_folders, value)) if isinstance(value, tuple) else without_folders(value)
+            value = _names(value)
         if field.default is MISSING or value != field.default:
             arguments.append(f"{field.name}={value!r}")
     return f"train(TrainConfig({', '.join(arguments)}))"
+
+
+def public_settings(config: TrainConfig, command: str) -> dict[str, bool | int | float | str | None]:
+    """The settings of a run as trackers show them: the recipe in full, each path shortened to its last name.
+
+    Args:
+        config: The settings of the run.
+        command: The command that started it, without folders.
+    """
+    settings: dict[str, bool | int | float | str | None] = {"command": command}
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values |= vars(config.settings) | {"recipe": config.recipe_name}
+    for name, value in values.items():
+        if name == "overrides":
+            continue
+        shown = _names(value) if name in _PATHS and value else value
+        settings[name] = shown if shown is None or isinstance(shown, (bool, int, float, str)) else str(shown)
+    return settings
+
+
+def _names(paths: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return tuple(map(without_folders, paths)) if isinstance(paths, tuple) else without_folders(paths)
 
 
 def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:

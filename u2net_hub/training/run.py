@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -24,13 +25,21 @@ from ..inference import SaliencyPipeline
 from ..model import U2Net
 from .accelerator import keep_freed_memory
 from .background_push import BackgroundPusher
-from .checkpointing import checkpoint_name, newest_checkpoint, write_checkpoint
+from .checkpointing import checkpoint_name, newest_checkpoint, tell_how_to_go_on, write_checkpoint
 from .config import TrainConfig
 from .log import RunLog, history
 from .plots import draw_validation, plot_run
-from .provenance import first_command, resume_command, with_absolute_paths, without_folders
+from .progress import Progress, phase_at
+from .provenance import (
+    first_command,
+    public_settings,
+    resume_command,
+    with_absolute_paths,
+    without_folders,
+)
 from .signals import stop_gently
-from .trainer import Progress, Trainer, TrainingDiverged, phase_at
+from .trackers import start_trackers
+from .trainer import Trainer, TrainingDiverged
 from .validation import predict, score
 
 logger = logging.getLogger(__name__)
@@ -103,12 +112,13 @@ class Run:
             self._record_start()
         if self.config.push_to is not None and self.is_main:
             self.pusher = BackgroundPusher(self.config.push_to, branch="training")
-        largest = max(phase.load for phase in self.recipe.phases)
-        trainer.pictures = trainer.decode(trainer.training, (largest, largest), "training set")
-        self.validation = trainer.decode(trainer.held_out, trainer.network.config.input_size, "held-out set")
-        go_on = resume_command(self.config.out, self.accelerator.num_processes)
-        with keep_freed_memory(), stop_gently(go_on if self.is_main else None) as self.stopping:
-            self._loop()
+        go_on = resume_command(
+            self.config.out, self.accelerator.num_processes, cpu=self.accelerator.device.type == "cpu"
+        )
+        with self._open_log() as log, tell_how_to_go_on(self.out, go_on):
+            self._decode()
+            with keep_freed_memory(), stop_gently(go_on if self.is_main else None) as self.stopping:
+                self._loop(log)
         if self.stopping:
             message = f"stopped at step {self.progress.step} of {self.total_steps}; go on with: {go_on}"
             if self.is_main:
@@ -140,9 +150,27 @@ class Run:
         self.trainer.progress = Progress(**saved)
         logger.info("The run continues from %s.", checkpoint)
 
-    def _loop(self) -> None:
+    def _open_log(self) -> AbstractContextManager[RunLog | None]:
+        """Open the log and start the trackers, in the main process."""
+        if not self.is_main:
+            return nullcontext()
+        settings = public_settings(self.config, self.command)
+        start_trackers(self.accelerator, self.config.track, self.out, self.progress.step, settings)
+        return RunLog(self.out, self.progress.step, self.accelerator)
+
+    def _decode(self) -> None:
+        """Decode the pictures as the memory plan says. The main process alone validates."""
+        trainer = self.trainer
+        plan = trainer.make_plan()
+        if self.is_main:
+            plan.log()
+        trainer.pictures = trainer.open_pictures()
+        if self.is_main:
+            size = trainer.network.config.input_size
+            self.validation = trainer.decode(trainer.held_out, size, "held-out set")
+
+    def _loop(self, log: RunLog | None) -> None:
         trainer, progress = self.trainer, self.progress
-        log = RunLog(self.out, progress.step) if self.is_main else None
         bar: tqdm[NoReturn] = tqdm(
             total=self.total_steps,
             initial=progress.step,
@@ -194,8 +222,6 @@ class Run:
         finally:
             bar.close()
             stream.close()
-            if log is not None:
-                log.close()
 
     def _record(
         self,
