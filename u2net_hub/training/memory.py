@@ -296,7 +296,7 @@ def free_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
 
 
 def _reclaimable(group: Path) -> int:
-    """The bytes of cached files that a control group gives up when its programs need memory."""
+    """Return the bytes of cached files that a control group gives up when its programs need memory."""
     with suppress(OSError):
         for line in (group / "memory.stat").read_text().splitlines():
             name, _, value = line.partition(" ")

@@ -27,7 +27,7 @@ class Progress:
 
 
 def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
-    """The optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""
+    """Count the optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""
     steps = max(1, math.ceil(recipe.epochs * pairs / batch_size), recipe.least_steps)
     return steps if recipe.most_steps is None else min(steps, recipe.most_steps)
 

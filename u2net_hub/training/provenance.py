@@ -93,7 +93,7 @@ def python_call(config: TrainConfig) -> str:
 
 
 def public_settings(config: TrainConfig, command: str) -> dict[str, bool | int | float | str | None]:
-    """The settings of a run as trackers show them: the recipe in full, each path shortened to its last name.
+    """List the settings of a run for trackers: the recipe in full, each path shortened to its last name.
 
     Args:
         config: The settings of the run.

@@ -91,7 +91,7 @@ class StreamedPictures:
 
 
 def batches_ahead(threads: int, share: int) -> int:
-    """How many batches are decoded ahead: two, or more if threads would have nothing to do.
+    """Choose how many batches are decoded ahead: two, or more if threads would have nothing to do.
 
     Args:
         threads: The number of threads that decode.

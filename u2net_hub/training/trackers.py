@@ -114,7 +114,7 @@ def finish_trackers(accelerator: Accelerator) -> None:
 
 
 def _identity(folder: Path, *, new: bool) -> str:
-    """The id of a run: a new one, or the one that was written when the run began."""
+    """Find the id of a run: a new one, or the one that was written when the run began."""
     path = folder / _ID_FILE
     if not new and path.is_file():
         return str(json.loads(path.read_text(encoding="utf-8"))["id"])
@@ -124,7 +124,7 @@ def _identity(folder: Path, *, new: bool) -> str:
 
 
 def _errors(names: Iterable[str]) -> tuple[type[Exception], ...]:
-    """The errors of trackers that cannot start."""
+    """Return the errors of trackers that cannot start."""
     kinds: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
     if "wandb" in names:
         import wandb
