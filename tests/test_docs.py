@@ -102,6 +102,7 @@ def desk(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images_per_second={32: 1.0},
         data_wait={32: 0.01},
         memory=1,
+        plan=SimpleNamespace(text=lambda: "1 GiB"),
         seconds=1.0,
     )
     monkeypatch.setattr(training, "dry_run", lambda config: estimate)
