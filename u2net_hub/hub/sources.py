@@ -55,8 +55,12 @@ class Source:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file of weights, in hexadecimal."""
-        return content_hash(self.weights_path)
+        """The SHA-256 of the file of weights, in hexadecimal; of several files that of all their hashes."""
+        from ..checkpoints import files_beside
+
+        hashes = [content_hash(self.weights_path)]
+        hashes += [content_hash(self.weights_path.parent / name) for name in files_beside(self.weights_path)]
+        return hashes[0] if len(hashes) == 1 else content_hash("\n".join(hashes).encode())
 
     def config(self) -> U2NetConfig | None:
         """Read config.json; None if there is none.
