@@ -32,9 +32,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 USERS = {
-    "hf_writer_of_org_0000000000000000": ("writer", "write", {"org"}),
-    "hf_reader_of_org_0000000000000000": ("reader", "read", {"org"}),
-    "hf_outsider_0000000000000000000000": ("outsider", "write", set()),
+    "hf_writerOfOrg00000000000000000000000": ("writer", "write", {"org"}),
+    "hf_readerOfOrg00000000000000000000000": ("reader", "read", {"org"}),
+    "hf_outsider00000000000000000000000000": ("outsider", "write", set()),
 }
 """token -> (name, role, organisations)"""
 WRITER, READER, OUTSIDER = USERS

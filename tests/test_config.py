@@ -175,11 +175,6 @@ def test_missing_fields_take_their_defaults_but_the_architecture_must_be_there()
         U2NetConfig.from_dict(head)
 
 
-def test_config_without_a_library_says_how_to_convert() -> None:
-    with pytest.raises(ValueError, match="u2net convert"):
-        U2NetConfig.from_dict({"model_type": "resnet"})
-
-
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", '"u2netp"', "\udcff", "[" * 100_000, '{"format_version": 1' + "0" * 5000 + "}"],

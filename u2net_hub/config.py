@@ -154,7 +154,8 @@ class U2NetConfig:
         if content.get("library_name") != LIBRARY_NAME:
             found = str(content.get("library_name") or content.get("model_type") or "none")[:80]
             raise ForeignConfigError(
-                f"config.json is of another library (library_name {found!r}), expected {LIBRARY_NAME!r}"
+                f"config.json is of another library (library_name {found!r}), expected {LIBRARY_NAME!r}; "
+                "leave it out, and the network is told by the shapes of its weights"
             )
         version = content.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:

@@ -71,5 +71,5 @@ def test_a_disk_that_is_full_is_named() -> None:
     def do() -> None:
         raise OSError(28, "No space left on device", "/cache/hub")
 
-    with pytest.raises(HubError, match=r"No space left on device \(/cache/hub\); check the disk"):
+    with pytest.raises(HubError, match=r"No space left on device \(/cache/hub\); free some space there"):
         client.call(do, "org/a", "model.safetensors")

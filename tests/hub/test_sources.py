@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from u2net_hub import U2Net, U2NetConfig, __version__, cli, list_bundled
 from u2net_hub.config import Stage
-from u2net_hub.hub import sources
+from u2net_hub.hub import bundled as bundled_models, fetching
 from u2net_hub.hub.sources import resolve
 
 TABLE = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
@@ -51,7 +51,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch, network: U2Net, tmp_path: Path) -> 
     network.save_pretrained(weights / "small")
     card = "---\nlicense: mit\n---\n<!-- begin -->\n\n# Small\n\nFinds nothing,\nand quickly.\n\n## Use\n"
     (weights / "small" / "README.md").write_text(card)
-    monkeypatch.setattr(sources, "WEIGHTS_DIR", weights)
+    monkeypatch.setattr(bundled_models, "WEIGHTS_DIR", weights)
     return weights / "small"
 
 
@@ -132,7 +132,7 @@ def test_the_bundled_folder_itself_is_not_hidden(
 def test_a_name_that_no_repo_can_have_is_not_looked_for_on_the_hub(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "open_repo", None)
+    monkeypatch.setattr(fetching, "open_repo", None)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         resolve(source)
 
@@ -170,7 +170,7 @@ def test_source_that_is_nothing_raises_with_all_three_kinds(
 
 @pytest.mark.parametrize("source", ["u2net.pth", "org/u2net.pth", "weights/model.safetensors", "maps/a.onnx"])
 def test_missing_file_is_not_looked_for_on_the_hub(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "open_repo", None)
+    monkeypatch.setattr(fetching, "open_repo", None)
     with pytest.raises(FileNotFoundError, match=f"no weights at '{source}'"):
         resolve(source)
 
@@ -222,7 +222,7 @@ def test_folder_with_several_weights_raises_with_their_names(tmp_path: Path) -> 
 def test_folder_with_a_pickle_alone_loads_on_request(network: U2Net, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "network.pth")
     CONFIG.save(tmp_path / "config.json")
-    with pytest.raises(ValueError, match=r"only as a pickle \(network\.pth\).*allow_pickle=True"):
+    with pytest.raises(ValueError, match=r"only as a pickle \('network\.pth'\).*allow_pickle=True"):
         U2Net.from_pretrained(tmp_path)
     assert same_weights(U2Net.from_pretrained(tmp_path, allow_pickle=True), network)
 

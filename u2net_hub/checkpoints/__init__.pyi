@@ -4,9 +4,13 @@ from .batch_norm import (
     normalised_convolutions as normalised_convolutions,
     unfold as unfold,
 )
+from .names import official_names as official_names
 from .onnx_cost import check_onnx_cost as check_onnx_cost
 from .onnx_files import onnx_bytes as onnx_bytes
-from .onnx_metadata import metadata_config as metadata_config
+from .onnx_metadata import (
+    metadata_config as metadata_config,
+    read_onnx_config as read_onnx_config,
+)
 from .onnx_reader import check_onnx as check_onnx
 from .parts import (
     INDEX as INDEX,

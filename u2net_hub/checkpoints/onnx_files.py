@@ -18,7 +18,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         FileNotFoundError: A file of external data is missing.
         ImportError: onnx is not installed.
     """
-    model = _parse(path)
+    model = parse_onnx(path)
     for tensor in _external_tensors(model):
         tensor.raw_data = _read_data(path, tensor)
         del tensor.external_data[:]
@@ -45,13 +45,13 @@ def external_data(path: Path) -> list[str]:
         ValueError: The file is damaged, or a path leads out of its folder.
     """
     try:
-        model = _parse(path)
+        model = parse_onnx(path)
     except ImportError:
         return []
     return sorted({str(_location(path, tensor)) for tensor in _external_tensors(model)})
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse_onnx(path: Path) -> onnx.ModelProto:
     """Read the graph without its external data."""
     try:
         import onnx
