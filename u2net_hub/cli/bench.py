@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Overwrite, command_line
+from .options import AllowPickle, Overwrite, command_line
 
 BenchModels = Annotated[
     list[str] | None,
@@ -58,6 +58,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Folder for benchmark.json, benchmark.md and benchmark.png.")
     ] = None,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print all results as JSON instead of a table.")
@@ -65,11 +66,12 @@ def bench(
 ) -> None:
     """Measure speed, memory and accuracy of the engines on this machine, and of rembg if it is installed."""
     from ..benchmarks import benchmark_engines, check_free
+    from ..hub import name_weights
 
     if out is not None and not overwrite:
         check_free(out)
     found = benchmark_engines(
-        model or ["u2netp"],
+        [name_weights(each) for each in model or ()] if allow_pickle else model or ["u2netp"],
         engines=engine or ("torch", "onnxruntime", "openvino"),  # type: ignore[arg-type]  # checked there
         precisions=precision or ("exact", "fast"),  # type: ignore[arg-type]  # checked there
         sizes=size or (320,),

@@ -58,4 +58,7 @@ from .push_model import (
 )
 from .snapshot import check_revision as check_revision
 from .source import Source as Source
-from .sources import resolve as resolve
+from .sources import (
+    name_weights as name_weights,
+    resolve as resolve,
+)

@@ -71,6 +71,22 @@ def resolve(
     return _ask_hub(str(source), complete_address(address, str(source), revision, inside), options)
 
 
+def name_weights(source: str) -> str:
+    """Name the file of weights of a source, so that it may be a pickle: naming a pickle asks for it.
+
+    Any source whose weights are no pickle stays as it is. Weights on the Hub are downloaded, and pinned.
+    """
+    from ..checkpoints import PICKLES
+
+    found = resolve(source, allow_pickle=True)
+    if found.weights_path.suffix.lower() not in PICKLES:
+        return source
+    if found.kind != "hub":
+        return str(found.weights_path)
+    path = found.weights_path.as_posix().partition(f"/snapshots/{found.revision}/")[2]
+    return f"{found.name}@{found.revision}/{path}"
+
+
 def _is_mistyped(address: Address) -> bool:
     """Tell whether this is more likely a path of a local folder than a file in a repo."""
     return bool(address.path) and not address.explicit and Path(address.repo_id.partition("/")[0]).is_dir()
