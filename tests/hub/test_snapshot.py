@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -465,6 +466,40 @@ def test_a_cache_that_cannot_be_written_still_loads(
     assert "offline" in caplog.text
 
 
+def test_a_cache_that_may_only_be_read_goes_on_with_its_commit_when_the_branch_moves(
+    hub: HubServer, cache: Path, tiny: Tiny, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = hub.add("org/a", files(0))
+    U2Net.from_pretrained("org/a")
+    # a file in the place of the folder of locks: nothing can be downloaded, even as root
+    locks = cache.parent / ".locks"
+    shutil.rmtree(locks)
+    locks.touch()
+    hub.add("org/a", files(1))
+    assert same(U2Net.from_pretrained("org/a"), tiny(0))
+    assert f"going on with commit {commit} from the cache" in caplog.text
+    assert (cache / "refs" / "main").read_text() == commit
+
+
+def test_a_cache_that_may_only_be_read_and_lacks_the_model_is_told(
+    hub: HubServer, cache: Path, files: Files
+) -> None:
+    hub.add("org/a", files(0))
+    cache.parent.mkdir(parents=True)
+    (cache.parent / ".locks").touch()
+    with pytest.raises(HubError, match=r"org/a.*check its permissions, or choose another cache_dir"):
+        U2Net.from_pretrained("org/a")
+
+
+def test_a_cache_that_is_up_to_date_is_not_written(
+    hub: HubServer, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/a", files(0))
+    U2Net.from_pretrained("org/a")
+    monkeypatch.setattr(snapshot_module, "write_file", None)
+    U2Net.from_pretrained("org/a")
+
+
 def test_download_fills_the_cache(
     hub: HubServer, tiny: Tiny, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -742,6 +777,25 @@ def test_the_client_says_no_secrets_at_any_level(
 
 
 # Hostile repos
+
+
+def test_a_graph_that_asks_for_too_much_is_refused_before_an_engine_runs_it(
+    hub: HubServer, filled: Callable[[str], U2Net], tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnxruntime")
+    from u2net_hub import export
+
+    model = onnx.load(export(filled("u2netp"), tmp_path / "u2netp.onnx"))
+    name = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["enlarged" if each == name else each for each in node.input]
+    scales = onnx.helper.make_tensor("scales", 1, [4], [1.0, 1.0, 60.0, 60.0])
+    model.graph.initializer.append(scales)
+    model.graph.node.insert(0, onnx.helper.make_node("Resize", [name, "", "scales"], ["enlarged"]))
+    hub.add("org/a", {"u2netp.onnx": model.SerializeToString()})
+    with pytest.raises(UnusableRepoError, match=r"u2netp\.onnx is not run: its graph makes"):
+        SaliencyPipeline.from_pretrained("org/a")
 
 
 def test_a_config_that_asks_for_a_billion_channels(hub: HubServer, files: Files) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..config import U2NetConfig
@@ -19,7 +18,7 @@ class Member(NamedTuple):
 
 _AUTHORS = "the authors', linked at https://github.com/xuebinqin/U-2-Net"
 
-FAMILY: Mapping[str, Member] = {
+FAMILY: dict[str, Member] = {
     "u2net": Member("u2net.pth", _AUTHORS, U2NetConfig(variant="u2net")),
     "u2netp": Member("u2netp.pth", _AUTHORS, U2NetConfig(variant="u2netp")),
     "u2net_human_seg": Member("u2net_human_seg.pth", _AUTHORS, U2NetConfig(variant="u2net")),
