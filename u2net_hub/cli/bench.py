@@ -25,6 +25,13 @@ PeerPython = Annotated[
 ]
 
 
+def _named(sources: list[str], allow_pickle: bool) -> list[str]:
+    """Name the files of weights where they may be pickles."""
+    from ..hub import name_weights
+
+    return [name_weights(each) for each in sources] if allow_pickle else sources
+
+
 def bench(
     model: BenchModels = None,
     engine: Annotated[
@@ -66,12 +73,11 @@ def bench(
 ) -> None:
     """Measure speed, memory and accuracy of the engines on this machine, and of rembg if it is installed."""
     from ..benchmarks import benchmark_engines, check_free
-    from ..hub import name_weights
 
     if out is not None and not overwrite:
         check_free(out)
     found = benchmark_engines(
-        [name_weights(each) for each in model or ()] if allow_pickle else model or ["u2netp"],
+        _named(model or ["u2netp"], allow_pickle),
         engines=engine or ("torch", "onnxruntime", "openvino"),  # type: ignore[arg-type]  # checked there
         precisions=precision or ("exact", "fast"),  # type: ignore[arg-type]  # checked there
         sizes=size or (320,),
