@@ -67,9 +67,7 @@ def bench(
     ] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print all results as JSON instead of a table.")
-    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
     """Measure speed, memory and accuracy of the engines on this machine, and of rembg if it is installed."""
     from ..benchmarks import benchmark_engines, check_free
