@@ -232,6 +232,14 @@ def same(a: U2Net, b: U2Net) -> bool:
     return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
 
 
+def test_the_command_names_the_revision_too(
+    two: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert same(load_as_told("org/x@run/1"), tiny(1))
+    assert not (tmp_path / "x-converted").exists()  # it is called like the file
+
+
 @pytest.mark.parametrize("start", ["", "hf://", "hf://models/", "hf-hub:"])
 def test_a_file_of_a_repo_is_a_source(start: str, two: str, tiny: Tiny) -> None:
     assert same(U2Net.from_pretrained(f"{start}org/x/weights/1.pth"), tiny(1))
@@ -310,6 +318,22 @@ def test_a_file_of_a_local_folder_is_named_alike(tiny: Tiny, tmp_path: Path) -> 
     assert same(U2Net.from_pretrained(tmp_path / "run", subfolder="2"), tiny(2))
     with pytest.raises(FileNotFoundError, match=r"there is no '3' in"):
         U2Net.from_pretrained(tmp_path / "run", subfolder="3")
+
+
+def test_the_command_that_fills_the_cache_lets_the_model_load_offline(
+    two: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NotCachedError) as caught:
+        U2Net.from_pretrained(f"org/x@{two}/weights/2.pth", local_files_only=True)
+    (command,) = re.findall(r"with: u2net (download .*)$", str(caught.value))
+    run(*shlex.split(command))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert same(U2Net.from_pretrained(f"org/x@{two}/weights/2.pth"), tiny(2))
+
+
+def test_a_bundled_model_has_no_other_file() -> None:
+    with pytest.raises(ValueError, match=r"'u2netp' is bundled.*leave out 'x\.pth'"):
+        resolve("u2netp", filename="x.pth")
 
 
 # Configs

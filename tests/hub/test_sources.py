@@ -456,6 +456,23 @@ def test_info_is_readable_without_json(folder: Path) -> None:
     assert not any(line.startswith("revision") for line in lines)
 
 
+def test_info_sends_no_orders_to_a_terminal(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "model_type": "\x1b]0;evil\x07"}))
+    assert all(line.isprintable() for line in run("info", "--model", folder).splitlines())
+
+
+def test_errors_send_no_orders_to_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "\x1b[2Jevil.pth"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(sys, "argv", ["u2net", "info", "--model", str(path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.strip().isprintable()
+
+
 def test_convert_makes_a_folder_that_loads(
     filled: Callable[[str], U2Net], tmp_path: Path, assert_golden: Callable[..., None]
 ) -> None:

@@ -65,14 +65,14 @@ def check_onnx_cost(
     if unknown:
         raise ValueError(
             f"{path} is not run, since the size of what its {unknown[0][:80]!r} makes cannot be told "
-            "beforehand; export the weights again: u2net export"
+            "beforehand; use another file of these weights, e.g. .safetensors or .pth"
         )
     found = sum(sizes[name] for op, name in made if op != "Constant")
     expected = shape[0] * _count_values(config, shape[2], shape[3])
     if found > _ALLOWANCE * expected + graph.ByteSize():  # the file may copy its weights
         raise ValueError(
             f"{path} is not run: its graph makes {found:,} numbers for an input of {list(shape)}, where the "
-            f"network makes {expected:,}; export the weights again: u2net export"
+            f"network makes {expected:,}; use another file of these weights, e.g. .safetensors or .pth"
         )
 
 

@@ -126,7 +126,8 @@ def _choose(snapshot: Snapshot, address: Address, options: Options, where: str) 
             folder=address.path,
             allow_pickle=options.allow_pickle,
             where=where,
-            source=f"{address.repo_id}{at}",
+            source=address.repo_id,
+            at=at,
         )
     except FileNotFoundError as e:
         raise MissingFileError(

@@ -21,7 +21,7 @@ _BESIDE_TRAINING = re.compile(
 
 
 def choose_weights(
-    names: Iterable[str], *, folder: str = "", allow_pickle: bool, where: str, source: str
+    names: Iterable[str], *, folder: str = "", allow_pickle: bool, where: str, source: str, at: str = ""
 ) -> str:
     """Choose the file of weights in a folder or repo: model.safetensors, or else the only one of its kind.
 
@@ -31,6 +31,7 @@ def choose_weights(
         allow_pickle: Accept a pickle where there are no other weights.
         where: The folder or repo, for messages.
         source: What a person writes for it, for the commands in messages.
+        at: What a person writes behind it for a revision, e.g. "@v1".
 
     Raises:
         FileNotFoundError: There is no file of weights.
@@ -44,7 +45,7 @@ def choose_weights(
         if len(found) > 1 and len(preferred) != 1:
             raise ValueError(
                 f"{where} holds no {WEIGHTS_NAME} but {found}; name the file to use, "
-                f"e.g. {convert_line(f'{source}/{found[0]}')}"
+                f"e.g. {convert_line(f'{source}/{found[0]}{at}')}"
             )
         if not found:
             continue
@@ -53,14 +54,14 @@ def choose_weights(
             raise ValueError(
                 f"{where} holds weights only as a pickle ({chosen!r}), which is read on request only "
                 "(its tensors are read, nothing in it is executed): allow_pickle=True, or convert it with: "
-                f"{convert_line(source, allow_pickle=True)}"
+                f"{convert_line(f'{source}{at}', allow_pickle=True)}"
             )
         return chosen
     elsewhere = [name for name in names if name.lower().endswith(_READ) and not _SHARD.fullmatch(name)]
     if elsewhere:
         raise ValueError(
             f"{where} holds weights only in folders: {elsewhere[:8]}; name the file to use, "
-            f"e.g. {convert_line(f'{source}/{elsewhere[0]}')}"
+            f"e.g. {convert_line(f'{source}/{elsewhere[0]}{at}')}"
         )
     raise FileNotFoundError(
         f"{where} holds no weights, expected {WEIGHTS_NAME}; it holds {names[:8] or 'nothing'}"
@@ -70,7 +71,7 @@ def choose_weights(
 def convert_line(source: str, *, allow_pickle: bool = False) -> str:
     """Write the command that converts a source into a folder that loads without further options."""
     name = PurePosixPath(source.partition("@")[0].rstrip("/"))
-    out = name.name if source.count("/") == 1 else name.stem
+    out = name.stem if name.name.lower().endswith(WEIGHT_SUFFIXES) else name.name
     flags = ["--allow-pickle"] if allow_pickle else []
     return shlex.join(["u2net", "convert", "--model", source, *flags, "--out", f"{out}-converted"])
 

@@ -50,6 +50,8 @@ def resolve(
                 *(source, source, source),
             )
         return Source(str(source), "bundled", folder / WEIGHTS_NAME, folder / CONFIG_NAME, given=config)
+    if inside and bundled_folder(str(source)) is not None and not Path(source).exists():
+        raise ValueError(f"{source!r} is bundled with its only file of weights; leave out {inside!r}")
     path = Path(source).expanduser()
     address = parse_address(source) if isinstance(source, str) else None
     if str(source) and path.exists() and not (address and address.explicit):  # Path("") is the current folder
