@@ -653,3 +653,14 @@ def test_the_client_finds_nothing_wrong_with_what_was_pushed(
         api.hf_hub_download("org/a", name, local_dir=tmp_path)
     found = api.verify_repo_checksums("org/a", local_dir=tmp_path)
     assert not found.mismatches
+
+
+def test_a_copy_that_waits_to_be_pushed_is_not_taken_for_one_left_behind(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch.ScratchFolder() as waiting:
+        os.utime(waiting, (time.time() - 3600,) * 2)
+        with scratch.ScratchFolder():
+            assert Path(waiting).is_dir()
+    assert not list(tmp_path.iterdir())

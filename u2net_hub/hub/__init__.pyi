@@ -56,6 +56,7 @@ from .push_model import (
     folder_contents as folder_contents,
     push_folder as push_folder,
 )
+from .scratch import ScratchFolder as ScratchFolder
 from .snapshot import check_revision as check_revision
 from .source import Source as Source
 from .sources import (

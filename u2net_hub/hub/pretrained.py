@@ -231,12 +231,12 @@ class Pretrained(Module):
                 holds a token of the Hub.
         """
         from .push_model import push_folder
-        from .scratch import scratch_folder
+        from .scratch import ScratchFolder
 
         refuse_arguments("push_to_hub", others, SAVING)
         if branch is not None and revision is not None and branch != revision:
             raise ValueError(f"branch={branch!r} and revision={revision!r} mean the same; give one")
-        with scratch_folder() as folder:
+        with ScratchFolder() as folder:
             self.fill_repo(folder, metrics=metrics, picture=picture, dtype=dtype)
             return push_folder(
                 folder,

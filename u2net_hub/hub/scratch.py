@@ -7,8 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "u2net-push-"
@@ -18,17 +17,31 @@ _OLD = 86400.0
 """Seconds after which a folder is left behind, where the system has no locks on folders."""
 
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a temporary folder for a push, and remove those of processes that were killed."""
-    remove_left_behind()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
-        lock = _lock(Path(name))
-        try:
-            yield Path(name)
-        finally:
-            if lock is not None:
-                os.close(lock)
+class ScratchFolder:
+    """A temporary folder for a push. Making one removes those that killed processes left behind.
+
+    Attributes:
+        name: The path of the folder.
+    """
+
+    def __init__(self) -> None:
+        remove_left_behind()
+        self._folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+        self.name = self._folder.name
+        self._lock = _lock(Path(self.name))
+
+    def cleanup(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(self, *exc: object) -> None:
+        self.cleanup()
 
 
 def remove_left_behind() -> None:
