@@ -1,7 +1,8 @@
-"""Write the tables of speed, a short one in the README and all of them in docs/speed.md.
+"""Write the tables of speed: a short one in the README, all of them in docs/speed.md, and the speeds of the
+bundled models in their results.json.
 
 The figures are those that `u2net bench` measured; they lie in model_cards/speed. Run this script from the
-root of the checkout. With --check it writes nothing and fails if one of the two files is not up to date.
+root of the checkout. With --check it writes nothing and fails if a file is not up to date.
 """
 
 from __future__ import annotations
@@ -10,77 +11,100 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from u2net_hub.benchmarks.results import (
     PLAIN,
     REMBG,
     Benchmark,
-    FolderTiming,
     Timing,
     folder_speed_up,
     quartiles,
 )
+from u2net_hub.evaluation import Results
+from u2net_hub.evaluation.results import Speed
 from u2net_hub.tables import markdown_table
 
 FOLDER = Path("model_cards/speed")
+"""A folder for each machine, with the folders of one or several runs of `u2net bench`."""
+MACHINES = {"amx": "a processor with AMX"}
 BEGIN, END = "<!-- speed: begin (python model_cards/speed.py) -->", "<!-- speed: end -->"
-NAMES = {"u2netp": "U²-Net†", "u2net": "U²-Net"}
+NETWORKS = {("u2netp", 320): "U²-Net†", ("u2netp", 168): "U²-Net†, 168 px", ("u2net", 320): "U²-Net"}
 ENGINES = {PLAIN: "official code, eager", REMBG: "**rembg's session**", "torch": "torch"}
 ENGINES |= {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
-def load(name: str) -> Benchmark:
-    return Benchmark.from_dict(json.loads((FOLDER / name / "benchmark.json").read_text(encoding="utf-8")))
+def load(machine: str) -> list[Benchmark]:
+    files = sorted((FOLDER / machine).glob("*/benchmark.json"))
+    return [Benchmark.from_dict(json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
 def kind(timing: Timing) -> tuple[str, str]:
     return timing.setup.engine, timing.setup.precision
 
 
-def speeds(timings: Sequence[Timing]) -> list[str]:
-    """Each engine at its best batch: images per second, and how often that of rembg's session."""
-    ran = [timing for timing in timings if timing.seconds]
-    rows = []
-    for engine, precision in dict.fromkeys(map(kind, ran)):
-        cells = [ENGINES[engine], precision]
-        for network in NAMES:
-            mine = [t for t in ran if (t.setup.network, *kind(t)) == (network, engine, precision)]
-            (peer,) = [t for t in ran if (t.setup.network, t.setup.engine) == (network, REMBG)]
-            if not mine:
-                cells += ["", ""]
-                continue
+def speeds(runs: Sequence[Benchmark]) -> list[str]:
+    """Each engine at its best batch: images per second, and how often that of rembg's session.
+
+    Of several runs with the same network, the newest of those with the most batch sizes counts.
+    """
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    shown = []
+    for key, name in NETWORKS.items():
+        of_runs = [
+            (len({t.setup.batch for t in found}), run.date, found)
+            for run in runs
+            if (found := [t for t in run.network if t.seconds and (t.setup.network, t.setup.size) == key])
+        ]
+        if not of_runs:
+            continue
+        timings = max(of_runs, key=lambda each: each[:2])[2]
+        shown.append(name)
+        (peer,) = [t.images_per_second or 1 for t in timings if t.setup.engine == REMBG]
+        for engine, precision in dict.fromkeys(map(kind, timings)):
+            mine = [t for t in timings if kind(t) == (engine, precision)]
             best = max(mine, key=lambda t: t.images_per_second or 0)
-            rate, theirs = best.images_per_second or 0, peer.images_per_second or 1
-            cells += [f"{rate:.1f} (batch {best.setup.batch})", f"{rate / theirs:.2f}×"]
-        rows.append(cells)
-    heads = [head for name in NAMES.values() for head in (f"{name}, images/s", "× rembg")]
-    return markdown_table(["engine", "precision", *heads], rows)
+            rate = best.images_per_second or 0
+            cell = f"{rate:.1f} (batch {best.setup.batch}), {rate / peer:.2f}×"
+            table.setdefault((engine, precision), {})[name] = cell
+    rows = [
+        [ENGINES[engine], precision, *(cells.get(name, "") for name in shown)]
+        for (engine, precision), cells in table.items()
+    ]
+    return markdown_table(["engine", "precision", *shown], rows)
 
 
-def accuracy(timings: Sequence[Timing]) -> list[str]:
+def accuracy(runs: Sequence[Benchmark]) -> list[str]:
     """Scores of each engine, and what it differs by from the official code's."""
-    scored = {kind(t): t for t in timings if t.scores}
-    reference = scored[PLAIN, "exact"].scores
     rows = []
-    for (engine, precision), timing in scored.items():
-        s, mae = timing.scores["s_measure"], timing.scores["mae"]
-        change = (s - reference["s_measure"], mae - reference["mae"])
-        rows.append([ENGINES[engine], precision, f"{s:.4f}", f"{mae:.4f}", *(f"{c:+.4f}" for c in change)])
-    return markdown_table(["engine", "precision", "S", "MAE", "ΔS", "ΔMAE"], rows)
+    for key, name in NETWORKS.items():
+        scored = {
+            kind(t): t.scores
+            for run in runs
+            for t in run.network
+            if t.scores and (t.setup.network, t.setup.size) == key
+        }
+        for (engine, precision), scores in scored.items():
+            reference = scored[PLAIN, "exact"]
+            change = [f"{scores[k] - reference[k]:+.4f}" for k in ("s_measure", "mae")]
+            values = [f"{scores[k]:.4f}" for k in ("s_measure", "mae")]
+            rows.append([name, ENGINES[engine], precision, *values, *change])
+    return markdown_table(["network", "engine", "precision", "S", "MAE", "ΔS", "ΔMAE"], rows)
 
 
-def commands(timings: Sequence[FolderTiming]) -> list[str]:
+def commands(runs: Sequence[Benchmark], *, all_rows: bool = True) -> list[str]:
     rows = []
-    for timing in timings:
-        if timing.seconds:
+    for run in runs:
+        for timing in run.folders:
+            if not timing.seconds or not (all_rows or timing.size is not None):
+                continue
             first, median, third = quartiles(timing.seconds)
-            ratio = folder_speed_up(timing, timings)
-            size = "" if timing.size is None else f"{timing.size} px"
+            ratio = folder_speed_up(timing, run.folders)
             rows.append(
                 [
                     f"`{timing.name}`",
-                    size,
+                    "" if timing.size is None else f"{timing.size} px",
                     f"{median:.2f} ({first:.2f}–{third:.2f})",
                     "" if ratio is None else f"{ratio:.2f}×",
                     "" if timing.peak_mb is None else f"{timing.peak_mb:.0f}",
@@ -91,80 +115,108 @@ def commands(timings: Sequence[FolderTiming]) -> list[str]:
 
 def training() -> list[str]:
     """Images per second of each recipe, from what `u2net train --dry-run` said."""
-    text = (FOLDER / "training.txt").read_text(encoding="utf-8")
+    text = (FOLDER / "amx" / "training.txt").read_text(encoding="utf-8")
     found = re.findall(
         r"--model (\w+) --recipe (\w+).*?training on cpu, (\w+).*?images/s at +288 +([\d.]+), ([\d.]+)%",
         text,
         re.DOTALL,
     )
     rows = [
-        [NAMES[model], f"`{recipe}`, {kind}", rate, f"{wait} %"] for model, recipe, kind, rate, wait in found
+        [NETWORKS[model, 320], f"`{recipe}`, {kind}", rate, f"{wait} %"]
+        for model, recipe, kind, rate, wait in found
     ]
     return markdown_table(["network", "recipe", "images/s", "time spent waiting for data"], rows)
 
 
+def about(runs: Sequence[Benchmark]) -> str:
+    """Say on what machine, when and with which versions the runs were measured."""
+    last = max(runs, key=lambda run: run.date)
+    machine = ", ".join(f"{key} {value}" for key, value in last.machine.items())
+    versions = ", ".join(f"{name} {number}" for name, number in last.versions.items())
+    return f"The machine, on {last.date[:10]}: {machine}; {versions}. Nothing was measured on a GPU."
+
+
 def short() -> str:
     """The README's table: seconds for a folder, from start to end."""
-    folder = load("folder")
-    rows = [timing for timing in folder.folders if timing.size is not None]
-    photos, cores = max(timing.photos for timing in rows), folder.machine["usable cores"]
+    runs = load("amx")
+    photos = max(timing.photos for run in runs for timing in run.folders)
+    machine = runs[0].machine
     return "\n".join(
         [
-            f"{photos} JPEGs (400 × 300 px) become RGBA PNGs with the authors' U²-Net† on {cores} cores of a "
-            "CPU:",
+            f"{photos} JPEGs (400 × 300 px) become RGBA PNGs with the default weights on "
+            f"{machine['usable cores']} cores of a CPU ({machine['cpu']}):",
             "",
-            *commands(rows),
+            *commands(runs, all_rows=False),
         ]
     )
 
 
 def section() -> str:
     """The tables of docs/speed.md."""
-    network, folder = load("u2netp"), load("folder")
-    timings = [t for name in NAMES for t in load(name).network if t.setup.network == name]
-    machine = ", ".join(f"{key} {value}" for key, value in network.machine.items())
-    versions = ", ".join(f"{name} {number}" for name, number in network.versions.items())
-    photos = max(timing.photos for timing in folder.folders)
-    lines = [
-        "## The network alone",
-        "",
-        "The input has 320 × 320 px. Each engine has the best of the batch sizes 1, 4 and 8; rembg runs one "
-        "photo at a time.",
-        "",
-        *speeds(timings),
-        "",
-        "## Accuracy",
-        "",
-        f"The {photos} pictures of ECSSD-100 with the authors' U²-Net†. ΔS and ΔMAE are the differences from "
-        "the official code.",
-        "",
-        *accuracy(folder.network),
-        "",
-        "## Whole commands",
-        "",
-        f"{photos} JPEGs (400 × 300 px) become RGBA PNGs. Every command uses the authors' U²-Net†.",
-        "",
-        *commands(folder.folders),
-        "",
+    lines = []
+    for machine, words in MACHINES.items():
+        runs = load(machine)
+        lines += [
+            f"## On {words}",
+            "",
+            "The network alone, in images per second, and how many times rembg's. The input has 320 × 320 "
+            "px, unless the column says otherwise. Each engine has the best of the batch sizes 1, 4 and 8; "
+            "rembg runs one photo at a time.",
+            "",
+            *speeds(runs),
+            "",
+            "Whole commands, from 100 JPEGs (400 × 300 px) to RGBA PNGs, all with the authors' U²-Net†, or "
+            "with u2netp-168 where the input has 168 px:",
+            "",
+            *commands(runs),
+            "",
+            "Scores on the 100 pictures of ECSSD-100. ΔS and ΔMAE are the differences from the official "
+            "code.",
+            "",
+            *accuracy(runs),
+            "",
+            about(runs),
+            "",
+        ]
+    lines += [
         "## Training",
         "",
-        "At 288 × 288 px, measured by `u2net train --dry-run`:",
+        "At 288 × 288 px on the processor with AMX, measured by `u2net train --dry-run`:",
         "",
         *training(),
-        "",
-        "## The machine",
-        "",
-        f"`u2net bench` measured all of this on {machine}; {versions}. Nothing was measured on a GPU.",
     ]
     return "\n".join(lines)
 
 
+def with_speeds(path: Path) -> str:
+    """The results.json of a bundled model, with its speeds in OpenVINO, the default first."""
+    results = Results.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    rows = [
+        Speed(f"OpenVINO, {t.setup.precision}", str(run.machine["cpu"]), t.images_per_second, t.setup.batch)
+        for run in load("avx512")
+        for t in run.network
+        if t.images_per_second and (t.setup.model, t.setup.engine) == (path.parent.name, "openvino")
+    ]
+    best = {}
+    for row in sorted(rows, key=lambda row: row.images_per_second):
+        best[row.engine] = replace(row, images_per_second=round(row.images_per_second, 1))
+    content = replace(results, speed=tuple(best[key] for key in sorted(best))).to_dict()
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def in_page(path: Path, table: str) -> str:
+    """The page with the table between its marks."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}"
+
+
 def main() -> None:
+    pages = {Path("README.md"): short(), Path("docs/speed.md"): section()}
+    contents = {path: in_page(path, table) for path, table in pages.items()}
+    contents |= {path: with_speeds(path) for path in Path("u2net_hub/weights").glob("*/results.json")}
     stale = []
-    for path, make in {Path("README.md"): short, Path("docs/speed.md"): section}.items():
+    for path, made in contents.items():
         text = path.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        made = f"{before}{BEGIN}\n\n{make()}\n\n{END}{rest.split(END)[1]}"
         if made != text and "--check" in sys.argv:
             stale.append(str(path))
         elif made != text:

@@ -250,7 +250,7 @@ def remembering(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Salie
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
 
-    def pipeline(source: Path, **options: object) -> SaliencyPipeline:
+    def pipeline(source: str | Path, **options: object) -> SaliencyPipeline:
         found = resolve(source)
         made = SaliencyPipeline(found, device="cpu", **options)
         made.engine = Remembering(made.engine, folder / f"maps-{found.sha256[:16]}")
@@ -267,30 +267,68 @@ class Demo(NamedTuple):
     log: Path
     """What it writes to its standard error."""
     models: tuple[str, str]
+    scratch: Path
+    """The folder for its temporary files."""
+    process: subprocess.Popen[str]
+
+    def stop(self) -> None:
+        """Stop it as a host stops a Space. The next file of tests gets a new one."""
+        self.process.terminate()
+        self.process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")
-def demo(
+def _start_demo(
     tiny_source: Path, _hub_server: HubServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Demo]:
-    """The demo as its command starts it, with the bundled model and a small one, and the Hub on loopback."""
+) -> Callable[[], Demo]:
     from hub_server import WRITER
 
     pytest.importorskip("gradio")
-    folder = tmp_path_factory.mktemp("demo")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GRADIO_"))}
-    # a token of the owner's, which no visitor may profit from
-    set_here = {"HF_ENDPOINT": _hub_server.endpoint, "HF_HOME": str(folder / "hf"), "HF_TOKEN": WRITER}
     command = [sys.executable, "-m", "u2net_hub", "demo", "--model", "u2netp", "--model", str(tiny_source)]
-    log = folder / "log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**kept, **set_here}, cwd=folder
-        )
-    assert process.stdout is not None
-    address = process.stdout.readline().strip().rstrip("/")
-    assert address.startswith("http://127.0.0.1:"), log.read_text()
-    yield Demo(address, process.pid, log, ("u2netp", tiny_source.name))
-    process.terminate()
-    process.wait(timeout=30)
-    process.stdout.close()
+
+    def start() -> Demo:
+        folder = tmp_path_factory.mktemp("demo")
+        log, scratch = folder / "log", folder / "scratch"
+        scratch.mkdir()
+        set_here = {
+            "HF_ENDPOINT": _hub_server.endpoint,
+            "HF_HOME": str(folder / "hf"),
+            "HF_TOKEN": WRITER,  # a token of the owner's, which no visitor may profit from
+            "TMPDIR": str(scratch),
+        }
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**kept, **set_here},
+                cwd=folder,
+            )
+        assert process.stdout is not None
+        address = process.stdout.readline().strip().rstrip("/")
+        assert address.startswith("http://127.0.0.1:"), log.read_text()
+        return Demo(address, process.pid, log, ("u2netp", tiny_source.name), scratch, process)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def _demos() -> Iterator[list[Demo]]:
+    """The demos of this session; all but the last have been stopped."""
+    started: list[Demo] = []
+    yield started
+    for demo in started:
+        if demo.process.poll() is None:
+            demo.stop()
+        assert demo.process.stdout is not None
+        demo.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def demo(_start_demo: Callable[[], Demo], _demos: list[Demo]) -> Demo:
+    """The demo as its command starts it, with the bundled model and a small one, and the Hub on loopback."""
+    if not _demos or _demos[-1].process.poll() is not None:
+        _demos.append(_start_demo())
+    return _demos[-1]

@@ -47,10 +47,10 @@ def resident(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def make_photo(folder: Path, number: int) -> str:
-    """A photo unlike all others: a blot on a noisy ground, of a size of its own."""
+def make_photo(folder: Path, number: int, longest: int) -> str:
+    """A photo unlike all others: a blot on a noisy ground, of a size of its own, up to `longest` pixels."""
     rng = np.random.default_rng(number)
-    width, height = (int(side) for side in rng.integers(300, 1200, 2))
+    width, height = (int(side) for side in rng.integers(longest // 4, longest, 2))
     y, x = np.mgrid[:height, :width]
     blot = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2 < rng.uniform(0.02, 0.1))[..., None]
     ground = rng.integers(0, 80, (height, width, 3)) + rng.integers(0, 60, 3)
@@ -59,16 +59,16 @@ def make_photo(folder: Path, number: int) -> str:
     return str(path)
 
 
-def call(client: Client, folder: Path, number: int, model: str) -> str:
+def call(client: Client, folder: Path, number: int, model: str, longest: int) -> str:
     """One request of one kind or another; the endpoint."""
-    photo = handle_file(make_photo(folder, number))
+    photo = handle_file(make_photo(folder, number, longest))
     kind = number % 5
     if kind == 3:
         pictures, _ = client.predict(photo, model, api_name="/inside")
         assert len(pictures) > 1
         return "/inside"
     if kind == 4:
-        photos = [photo, *(handle_file(make_photo(folder, number * 10_000 + i)) for i in (1, 2))]
+        photos = [photo, *(handle_file(make_photo(folder, number * 10_000 + i, longest)) for i in (1, 2))]
         _, report = client.predict(photos, model, api_name="/batch")
         assert [each["error"] for each in report] == [None] * 3
         return "/batch"
@@ -80,7 +80,7 @@ def call(client: Client, folder: Path, number: int, model: str) -> str:
     return "/cutout"
 
 
-def load(address: str, pid: int, *, requests: int, visitors: int, model: str) -> Report:
+def load(address: str, pid: int, *, requests: int, visitors: int, model: str, longest: int = 1200) -> Report:
     """Send requests to a server and its process from several visitors at once, each with a session."""
     report, lock, local = Report(), threading.Lock(), threading.local()
     report.memory.append(resident(pid))
@@ -98,7 +98,7 @@ def load(address: str, pid: int, *, requests: int, visitors: int, model: str) ->
         def ask(number: int) -> None:
             start = time.perf_counter()
             try:
-                endpoint = call(local.client, folder, number, model)
+                endpoint = call(local.client, folder, number, model, longest)
             except Exception as e:  # whatever it is, it is what this looks for
                 with lock:
                     report.failures.append(f"{number}: {type(e).__name__}: {e}")

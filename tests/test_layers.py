@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import warnings
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from inspect import isclass, isfunction
@@ -94,11 +95,18 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imports(path: Path) -> set[tuple[str, ...]]:
     """The places in the package that a file imports from, wherever in its text, as parts of a path."""
     folder = path.relative_to(PACKAGE).parts[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names = [tuple(alias.name.split(".")) for alias in node.names]
             found |= {name[1:] for name in names if name[0] == "u2net_hub" and len(name) > 1}
@@ -184,7 +192,7 @@ def test_no_module_is_longer_than_400_lines(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_function_is_longer_than_60_lines_without_its_docstring(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             last = node.body[0]
             said = ast.get_docstring(node) is not None

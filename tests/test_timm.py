@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,13 +14,18 @@ from hub_server import WRITER, HubServer
 from u2net_hub import U2Net, U2NetConfig, list_bundled
 from u2net_hub.config import STAGES
 
-timm = pytest.importorskip("timm")
-registered = importlib.import_module("u2net_hub.timm")
-
 # how huggingface_hub 2.4 hands LFS files to its HTTP client
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
 Filled = Callable[[str], U2Net]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def timm() -> ModuleType:
+    """timm with both sizes; it imports torchvision, so only the process that runs these tests imports it."""
+    library = pytest.importorskip("timm")
+    importlib.import_module("u2net_hub.timm")
+    return library
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def x() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("u2net", 44_009_869), ("u2netp", 1_131_181)])
-def test_both_sizes_are_registered(name: str, parameters: int) -> None:
+def test_both_sizes_are_registered(timm: ModuleType, name: str, parameters: int) -> None:
     assert name in timm.list_models("u2net*")
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -37,7 +43,7 @@ def test_both_sizes_are_registered(name: str, parameters: int) -> None:
     assert model.state_dict().keys() == U2Net(U2NetConfig(variant=name)).state_dict().keys()
 
 
-def test_the_model_is_the_network(filled: Filled, x: torch.Tensor) -> None:
+def test_the_model_is_the_network(timm: ModuleType, filled: Filled, x: torch.Tensor) -> None:
     model = timm.create_model("u2netp").eval()
     model.load_state_dict(filled("u2netp").state_dict(), strict=True)
     with torch.inference_mode():
@@ -47,7 +53,7 @@ def test_the_model_is_the_network(filled: Filled, x: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", ["u2net", "u2netp"])
 def test_features_are_the_encoder_stages_with_their_channels_and_reductions(
-    filled: Filled, x: torch.Tensor, name: str
+    timm: ModuleType, filled: Filled, x: torch.Tensor, name: str
 ) -> None:
     network = filled(name)
     model = timm.create_model(name, features_only=True).eval()
@@ -75,7 +81,7 @@ def test_features_are_the_encoder_stages_with_their_channels_and_reductions(
         assert torch.equal(got, by_hand)
 
 
-def test_some_features_need_only_some_stages(filled: Filled, x: torch.Tensor) -> None:
+def test_some_features_need_only_some_stages(timm: ModuleType, filled: Filled, x: torch.Tensor) -> None:
     model = timm.create_model("u2netp", features_only=True, out_indices=(1, 3)).eval()
     assert {name.split(".")[1] for name, _ in model.named_parameters()} == {
         "stage1",
@@ -92,7 +98,9 @@ def test_some_features_need_only_some_stages(filled: Filled, x: torch.Tensor) ->
             assert torch.equal(got, expected[i])
 
 
-def test_a_pushed_repo_loads_through_timm(hub: HubServer, filled: Filled, x: torch.Tensor) -> None:
+def test_a_pushed_repo_loads_through_timm(
+    timm: ModuleType, hub: HubServer, filled: Filled, x: torch.Tensor
+) -> None:
     filled("u2netp").push_to_hub("org/a", token=WRITER)
     model = timm.create_model("hf-hub:org/a", pretrained=True).eval()
     features = timm.create_model("hf-hub:org/a", pretrained=True, features_only=True).eval()
@@ -104,7 +112,7 @@ def test_a_pushed_repo_loads_through_timm(hub: HubServer, filled: Filled, x: tor
             assert torch.equal(got, expected)
 
 
-def test_a_revision_loads_through_timm(hub: HubServer, filled: Filled) -> None:
+def test_a_revision_loads_through_timm(timm: ModuleType, hub: HubServer, filled: Filled) -> None:
     first = filled("u2netp").push_to_hub("org/a", token=WRITER, tag="v1")
     other = U2Net(U2NetConfig()).push_to_hub("org/a", token=WRITER)
     assert first.commit != other.commit
@@ -112,7 +120,9 @@ def test_a_revision_loads_through_timm(hub: HubServer, filled: Filled) -> None:
     assert torch.equal(model.outconv.weight, filled("u2netp").outconv.weight)
 
 
-def test_a_folder_loads_through_timm(filled: Filled, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_folder_loads_through_timm(
+    timm: ModuleType, filled: Filled, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = filled("u2netp").save_pretrained(tmp_path_factory.mktemp("model"), dtype="float16")
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     expected = U2Net.from_pretrained(folder).state_dict()
@@ -120,7 +130,7 @@ def test_a_folder_loads_through_timm(filled: Filled, tmp_path_factory: pytest.Te
 
 
 def test_several_classes_keep_the_trunk_and_take_new_heads(
-    filled: Filled, tmp_path_factory: pytest.TempPathFactory
+    timm: ModuleType, filled: Filled, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = filled("u2netp").save_pretrained(tmp_path_factory.mktemp("model"))
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=4)
@@ -131,6 +141,7 @@ def test_several_classes_keep_the_trunk_and_take_new_heads(
 
 
 def test_a_repo_with_classes_and_other_channels_loads_through_timm(
+    timm: ModuleType,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     torch.manual_seed(0)
@@ -141,12 +152,12 @@ def test_a_repo_with_classes_and_other_channels_loads_through_timm(
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
-def test_other_inputs_build() -> None:
+def test_other_inputs_build(timm: ModuleType) -> None:
     with torch.device("meta"):
         assert timm.create_model("u2netp", in_chans=5).stage1.rebnconvin.conv_s1.in_channels == 5
 
 
-def test_the_bundled_weights_are_timms_pretrained_ones() -> None:
+def test_the_bundled_weights_are_timms_pretrained_ones(timm: ModuleType) -> None:
     if "u2netp" not in [model.name for model in list_bundled()]:
         pytest.skip("there are no bundled weights")
     state = timm.create_model("u2netp", pretrained=True).state_dict()
@@ -154,12 +165,12 @@ def test_the_bundled_weights_are_timms_pretrained_ones() -> None:
     assert all(torch.equal(value, expected[key]) for key, value in state.items())
 
 
-def test_weights_that_are_not_there_are_not_made_up() -> None:
+def test_weights_that_are_not_there_are_not_made_up(timm: ModuleType) -> None:
     with torch.device("meta"), pytest.raises(RuntimeError, match="No pretrained weights"):
         timm.create_model("u2net", pretrained=True)
 
 
-def test_another_layout_is_refused(x: torch.Tensor) -> None:
+def test_another_layout_is_refused(timm: ModuleType, x: torch.Tensor) -> None:
     model = timm.create_model("u2netp")
     with pytest.raises(ValueError, match="NCHW"):
         model.forward_intermediates(x, output_fmt="NLC")
@@ -175,4 +186,5 @@ def test_without_timm_the_import_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_registry_knows_no_other_size() -> None:
+    registered = importlib.import_module("u2net_hub.timm")
     assert set(registered.__all__) - {"TimmU2Net"} == set(STAGES)

@@ -3,8 +3,8 @@
 It imports everything once. Each line on its standard input holds settings as JSON. A fork of the process
 trains with them; a line of JSON on the standard output then tells its exit status and its standard error.
 
-Settings: config (fields of TrainConfig), resume, command, folder (to work in), kill (where to die, see `arm`)
-and step (when to die).
+Settings: config (fields of TrainConfig), resume, command, folder (to work in), kill (where to die, see
+`arm`), step (when to die) and plots (false to draw none).
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def main(settings: dict[str, object]) -> None:
     torch.set_num_threads(1)
     if settings.get("folder"):
         os.chdir(settings["folder"])
+    if not settings.get("plots", True):
+        run_module.plot_run = lambda folder: None
     if settings.get("kill"):
         arm(settings["kill"], settings["step"])
     if settings.get("resume"):

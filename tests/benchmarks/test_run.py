@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,6 +198,8 @@ def test_networks_are_told_apart_by_variant_or_by_source() -> None:
 
 
 # Taking turns
+
+RealProcess = run_module._Process
 
 
 class Fake:
@@ -582,12 +585,25 @@ def test_bench_measures_what_runs_and_says_why_the_rest_does_not(
     assert Benchmark.from_dict(json.loads((tmp_path / "out/benchmark.json").read_text())) == found
 
 
-def test_bench_measures_rembg_too(bench: Callable[..., Result], peer: Path, weights: Path) -> None:
+def test_bench_measures_rembg_too(
+    bench: Callable[..., Result],
+    peer: Path,
+    weights: Path,
+    fakes: type[Fake],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pytest.importorskip("onnxruntime")
+
+    def rembg_alone(setup: Setup, *others: Any) -> object:
+        return RealProcess(setup, *others) if setup.engine == REMBG else fakes(setup)
+
+    monkeypatch.setattr(run_module, "_Process", rembg_alone)
     done = bench("--precision", "exact", "--peer-python", peer)
     heads = cells(done.stdout, "model")
     row = dict(zip(heads, cells(done.stdout, f"{weights.name:6}| rembg"), strict=True))
     assert row["× rembg"] == "1.00"
+    assert float(row["ms"]) > 0
+    assert {line for line in fakes.asked if "turn" in line} == {f"turn {PLAIN}", "turn onnxruntime"}
 
 
 def test_bench_keeps_what_is_there(bench: Callable[..., Result], tmp_path: Path) -> None:

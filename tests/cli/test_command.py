@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def test_help_imports_neither_torch_nor_gradio() -> None:
 
 
 def test_ctrl_c_stops_the_command_and_leaves_whole_files_only(weights: Path, tmp_path: Path) -> None:
-    source = photo(tmp_path / "in/0000.png", (400, 300))
+    source = photo(tmp_path / "in/0000.png", (160, 120))
     for i in range(1, 2000):
         os.link(source, tmp_path / f"in/{i:04}.png")
     out = tmp_path / "out"
@@ -244,6 +245,7 @@ def test_ctrl_c_stops_the_command_and_leaves_whole_files_only(weights: Path, tmp
     ) as process:
         while not (out.is_dir() and any(out.glob("*.png"))):
             assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)  # a loop without rest takes the command's core
         process.send_signal(signal.SIGINT)
         _, error = process.communicate()
     assert process.returncode == 130
@@ -256,8 +258,13 @@ def test_ctrl_c_stops_the_command_and_leaves_whole_files_only(weights: Path, tmp
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
-def test_engine_and_precision_are_those_asked_for(tmp_path: Path, engine: str) -> None:
-    source = photo(tmp_path / "a.png")
-    words = ["mask", str(source), "--engine", engine, "--precision", "exact", "--device", "cpu", "--json"]
-    report = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)
+def test_engine_and_precision_are_those_asked_for(
+    tiny: Callable[[int], U2Net], tmp_path: Path, engine: str
+) -> None:
+    network = tiny(0)
+    network.config = network.config.replace(input_size=(40, 40))  # the other engines need 33 px
+    source, model = photo(tmp_path / "a.png"), network.save_pretrained(tmp_path / "model")
+    words = ["mask", source, "--engine", engine, "--precision", "exact", "--device", "cpu", "--json"]
+    line = [*map(str, words), "--model", str(model)]
+    report = json.loads(CliRunner().invoke(cli.app, line, catch_exceptions=False).stdout)
     assert (report["engine"], report["precision"]) == (engine, "exact")

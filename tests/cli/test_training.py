@@ -36,7 +36,7 @@ def test_there_is_an_option_for_each_field_of_configuration_and_recipe() -> None
     verb = get_command(cli.app).commands["train"]  # type: ignore[attr-defined]
     names = {each.name for each in verb.params}
     expected = {each.name for cls in (TrainConfig, Recipe) for each in fields(cls)}
-    assert names >= expected - {"overrides", "phases"}
+    assert names >= expected - {"overrides", "phases", "labels"}
 
 
 def test_without_options_the_configuration_has_its_defaults(trained: list[TrainConfig]) -> None:
@@ -109,3 +109,23 @@ def test_the_recorded_command_names_no_folders_of_the_machine(monkeypatch: pytes
     words = ["eval", "--model", "/home/me/net.pth", "--data=/srv/ECSSD", "--out", "scores/new"]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/u2net", *words])
     assert command_line() == "u2net eval --model net.pth --data=ECSSD --out scores/new"
+
+
+def test_several_sets_and_classes_reach_the_configuration(trained: list[TrainConfig]) -> None:
+    run("--data", "mine", "--data", "DUTS-TR:0.2", "--out", "run", "--classes", "background, shirt",
+        "--class-weights", "1,5", "--jpeg", "30", "--area", "0.5")  # fmt: skip
+    run("--data", "mine", "--out", "run", "--classes", "3", "--class-weights", "balanced")
+    assert trained == [
+        TrainConfig(
+            data=("mine", "DUTS-TR:0.2"),
+            out="run",
+            labels=("background", "shirt"),
+            overrides={"class_weights": (1.0, 5.0), "jpeg": 30, "area": 0.5},
+        ),
+        TrainConfig(data="mine", out="run", classes=3, overrides={"class_weights": "balanced"}),
+    ]
+
+
+def test_weights_of_classes_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--class-weights is 'even', expected balanced, or numbers"):
+        run("--data", "mine", "--out", "run", "--classes", "2", "--class-weights", "even")

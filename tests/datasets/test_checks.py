@@ -106,6 +106,7 @@ def found(report: DataReport, defect: str) -> list[list[str]]:
         ("jpeg", [["masks/jpeg.jpg"]]),
         ("rgb", [["masks/rgb-rgba.png"], ["masks/rgb.png"]]),
         ("classes", []),
+        ("class-numbers", []),
         ("leak", []),
         ("near-leak", []),
     ],
@@ -115,7 +116,8 @@ def test_each_planted_defect_is_found_and_no_other(report, defect, files):
 
 
 def test_every_defect_is_planted_somewhere(report, planted):
-    assert {finding.defect for finding in report.findings} | {"classes", "leak", "near-leak"} == set(DEFECTS)
+    elsewhere = {"classes", "class-numbers", "leak", "near-leak"}
+    assert {finding.defect for finding in report.findings} | elsewhere == set(DEFECTS)
 
 
 def test_errors_are_what_makes_training_fail_or_scores_wrong(report):
@@ -225,3 +227,32 @@ def test_the_command_gives_the_whole_report_as_json(planted, report):
     result = CliRunner().invoke(app, ["check-data", "--images", images, "--masks", masks, "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout) == json.loads(json.dumps(report.to_dict()))
+
+
+def test_soft_masks_are_said_to_train_as_they_are(clean: Path) -> None:
+    report = check_dataset(clean)
+    assert report.statistics[clean.name]["masks"] == {"0 and 255": 1, "soft": 1}
+    assert "soft masks train with their values as they are; scores count values from 128" in report.text()
+
+
+def test_the_share_of_each_class_and_of_ignored_pixels_is_said(tmp_path: Path) -> None:
+    numbers = np.zeros((48, 64), np.uint8)
+    numbers[:12] = 2
+    numbers[12:24] = 255
+    add(tmp_path / "set", "a", 0, numbers)
+    (statistics,) = check_dataset(tmp_path / "set", classes=3).statistics.values()
+    assert statistics["classes"] == {"0": 0.6667, "2": 0.3333, "255 (ignored)": 0.25}
+
+
+def test_a_share_means_nothing_in_a_check(clean: Path) -> None:
+    assert check_dataset([f"{clean}:0.5"]).statistics == check_dataset(clean).statistics
+
+
+def test_the_check_takes_names_of_classes_as_training_does(tmp_path: Path) -> None:
+    add(tmp_path / "set", "a", 0, np.repeat(np.array([0, 1], np.uint8), 48 * 32).reshape(48, 64))
+    runner = CliRunner()
+    words = ["check-data", "--data", str(tmp_path / "set"), "--classes"]
+    assert runner.invoke(app, [*words, "background,shirt"]).exit_code == 0
+    for wrong in ("shirt", "0", "1"):
+        with pytest.raises(ValueError, match=f"--classes is '{wrong}', expected 2 to 255 of them"):
+            runner.invoke(app, [*words, wrong], catch_exceptions=False)

@@ -22,7 +22,15 @@ from u2net_hub.imaging.transforms import resize
 pytest.importorskip("gradio")
 pytest.importorskip("playwright", reason="playwright drives the browser; install u2net-hub[test]")
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 if TYPE_CHECKING:
     from conftest import Demo
@@ -54,50 +62,114 @@ expect.set_options(timeout=30_000)
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # no other host is found: a route that refuses them would switch the browser's cache off
+        nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", nowhere])
         yield chromium
         chromium.close()
 
 
-@pytest.fixture
-def visit(browser: Browser, demo: Demo) -> Iterator[Visit]:
-    """Opens the page in a window of its own; in the end nothing may have gone wrong or outside."""
-    outside: list[str] = []
-    errors: list[str] = []
-    contexts = []
+class Windows:
+    """The open windows of the browser, and what went wrong in them or was asked for outside."""
 
-    def ask(request: Request) -> None:
-        if not request.url.startswith((f"{demo.address}/", f"blob:{demo.address}/", "data:")):
-            outside.append(request.url)
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.browser, self.address = browser, address
+        self.outside: list[str] = []
+        self.errors: list[str] = []
+        self.kept: dict[tuple[str, ...], Page] = {}
+        self.passing: BrowserContext | None = None
+        self.failed = 0
 
-    def say(message: ConsoleMessage) -> None:
+    def ask(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.address}/", f"blob:{self.address}/", "data:")):
+            self.outside.append(request.url)
+
+    def say(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not message.location["url"].endswith(SWITCHED_OFF):
-            errors.append(f"{message.text} {message.location}")
+            self.errors.append(f"{message.text} {message.location}")
 
-    def opened(query: str = "", *, width: int = 1280, scheme: str = "light") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
+    def new_context(self, scheme: str = "light") -> BrowserContext:
+        context = self.browser.new_context(color_scheme=scheme)
         context.set_default_timeout(30_000)
-        context.on("request", ask)
-        context.on("console", say)
-        context.on("weberror", lambda error: errors.append(str(error.error)))
-        context.route(lambda url: not url.startswith(f"{demo.address}/"), lambda route: route.abort())
+        context.on("request", self.ask)
+        context.on("console", self.say)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        return context
+
+    def open(self, context: BrowserContext, query: str = "", width: int = 1280) -> Page:
         page = context.new_page()
-        page.on("websocket", lambda socket: outside.append(socket.url))
-        page.goto(f"{demo.address}/{query}")
+        page.set_viewport_size({"width": width, "height": 900})
+        page.on("websocket", lambda socket: self.outside.append(socket.url))
+        page.goto(f"{self.address}/{query}")
         expect(page.locator("#cutout-go")).to_be_visible()
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert outside == []
-    assert errors == []
+    def keep(self, key: str, query: str, scheme: str) -> Page:
+        page = self.kept.get((key, query, scheme))
+        if page is None or page.is_closed():
+            page = self.kept[key, query, scheme] = self.open(self.new_context(scheme), query)
+        return page
+
+    def pass_through(self, width: int) -> Page:
+        """A new page in a context that has the files of the page already."""
+        self.passing = self.passing or self.new_context()
+        return self.open(self.passing, width=width)
+
+    def close_kept(self) -> None:
+        while self.kept:
+            self.kept.popitem()[1].context.close()
 
 
 @pytest.fixture(scope="module")
-def u2netp() -> SaliencyPipeline:
-    return SaliencyPipeline.from_pretrained("u2netp", device="cpu")
+def windows(browser: Browser, demo: Demo) -> Iterator[Windows]:
+    opened = Windows(browser, demo.address)
+    yield opened
+    opened.close_kept()
+
+
+@pytest.fixture
+def visit(windows: Windows, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Opens the page in a window; in the end nothing may have gone wrong or outside.
+
+    A page costs two seconds of a core. With `keep`, the window stays open for other tests that ask for the
+    same: "looks" is for tests that only look at a page as it comes, "tabs" for those that use a tab alone.
+    Without, the page is new and is closed after the test.
+    """
+    if windows.failed != request.session.testsfailed:  # who knows what a failed test left on a page
+        windows.close_kept()
+        windows.failed = request.session.testsfailed
+    windows.outside.clear()
+    windows.errors.clear()
+    pages: list[Page] = []
+
+    def opened(query: str = "", *, keep: str = "", scheme: str = "light", width: int = 1280) -> Page:
+        if keep:
+            return windows.keep(keep, query, scheme)
+        pages.append(windows.pass_through(width))
+        return pages[-1]
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert windows.outside == []
+    assert windows.errors == []
+
+
+@pytest.fixture
+def cat_cut_out(visit: Visit) -> Page:
+    """The page on which the photo of the cat has been cut out."""
+    page = visit(keep="tabs")
+    show(page, "Cutout")
+    words = page.locator("#cutout-words")
+    if not words.inner_text().strip():
+        choose(page, "cutout-photo", CAT)
+    expect(words).to_contain_text("Object found")
+    return page
+
+
+@pytest.fixture(scope="module")
+def u2netp(remembering: Callable[..., SaliencyPipeline]) -> SaliencyPipeline:
+    return remembering("u2netp")
 
 
 def show(page: Page, tab: str) -> None:
@@ -131,10 +203,8 @@ def shown(page: Page, pictures: str) -> list[np.ndarray]:
 # The tabs
 
 
-def test_the_cutout_that_is_downloaded_is_the_pipelines(visit: Visit, u2netp: SaliencyPipeline) -> None:
-    page = visit()
-    choose(page, "cutout-photo", CAT)
-    expect(page.locator("#cutout-words")).to_contain_text("Object found")
+def test_the_cutout_that_is_downloaded_is_the_pipelines(cat_cut_out: Page, u2netp: SaliencyPipeline) -> None:
+    page = cat_cut_out
     expect(page.locator("#cutout-words")).to_contain_text(re.compile(r"451 × 300 px.*\d ms on cpu"))
     name, png = download(page, "cutout-download")
     assert name == "chelsea_cutout.png"
@@ -156,9 +226,8 @@ def test_the_choices_beside_a_photo_reach_its_cutout(visit: Visit, u2netp: Salie
     np.testing.assert_array_equal(pixels(download(page, "cutout-download")[1]), np.asarray(expected))
 
 
-def test_before_and_after_lie_over_each_other(visit: Visit) -> None:
-    page = visit()
-    choose(page, "cutout-photo", CAT)
+def test_before_and_after_lie_over_each_other(cat_cut_out: Page) -> None:
+    page = cat_cut_out
     before, after = (page.get_by_role("img", name=name, exact=True) for name in ("Before", "After"))
     expect(after).to_be_visible()
     assert before.bounding_box() == after.bounding_box()
@@ -168,7 +237,7 @@ def test_before_and_after_lie_over_each_other(visit: Visit) -> None:
 def test_compare_shows_what_each_of_two_models_sees(
     visit: Visit, demo: Demo, tiny_source: Path, u2netp: SaliencyPipeline
 ) -> None:
-    page = visit()
+    page = visit(keep="tabs")
     show(page, "Compare")
     choose(page, "compare-photo", CAT)
     table = page.locator("#compare-table table")
@@ -189,7 +258,7 @@ def test_compare_shows_what_each_of_two_models_sees(
 def test_inside_shows_seven_maps_that_are_the_networks_and_differ(
     visit: Visit, u2netp: SaliencyPipeline
 ) -> None:
-    page = visit()
+    page = visit(keep="tabs")
     show(page, "Inside")
     page.get_by_role("radio", name="map alone").check()
     choose(page, "inside-photo", CAT)
@@ -211,7 +280,7 @@ def test_batch_zips_what_it_can_and_lists_the_rest(
 ) -> None:
     bad = tmp_path / "notes.jpg"
     bad.write_text("no picture")
-    page = visit()
+    page = visit(keep="tabs")
     show(page, "Batch")
     choose(page, "batch-files", CAT, bad, COFFEE)
     expect(page.locator("#batch-files")).to_contain_text("coffee")
@@ -231,7 +300,7 @@ def test_batch_zips_what_it_can_and_lists_the_rest(
 
 def test_a_model_from_the_hub_is_loaded_and_cuts_out(visit: Visit, hub: HubServer, tiny: Tiny) -> None:
     pushed = tiny(7).push_to_hub("org/seven", token=WRITER)
-    page = visit()
+    page = visit(keep="tabs")
     show(page, "Your model")
     page.get_by_label("Model on the Hub").fill("org/seven")
     page.locator("#your-load").click()
@@ -246,7 +315,7 @@ def test_a_model_from_the_hub_is_loaded_and_cuts_out(visit: Visit, hub: HubServe
 
 
 def test_a_model_that_is_none_is_told_in_a_line(visit: Visit) -> None:
-    page = visit()
+    page = visit(keep="tabs")
     show(page, "Your model")
     page.get_by_label("Model on the Hub").fill("../etc")
     page.get_by_label("Model on the Hub").press("Enter")
@@ -298,10 +367,6 @@ def test_everything_can_be_used_from_the_keyboard(visit: Visit) -> None:
                 return
         raise AssertionError(f"the tabulator does not come to {role} {name}")
 
-    tab_to("button", "Example: grass")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("status").filter(has_text="No salient object found")).to_be_visible()
-    page.reload()
     for name, button in TABS.items():
         tab_to("tab", name)
         page.keyboard.press("Enter")
@@ -310,10 +375,14 @@ def test_everything_can_be_used_from_the_keyboard(visit: Visit) -> None:
     tab_to("button", "Cut out")
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("toast-body")).to_contain_text("a photo is missing; choose one first")
+    show(page, "Cutout")
+    tab_to("button", "Example: grass")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="No salient object found")).to_be_visible()
 
 
 def test_everything_has_a_name_for_screen_readers(visit: Visit) -> None:
-    page = visit()
+    page = visit(keep="looks")
     nameless = re.compile(
         r"- (button|checkbox|combobox|img|listbox|radio|slider|spinbutton|tab|textbox)(:|$|\s\[)"
     )
@@ -355,7 +424,7 @@ def test_a_narrow_screen_is_never_scrolled_sideways(visit: Visit) -> None:
 
 
 def test_the_page_is_as_wide_in_each_tab(visit: Visit) -> None:
-    page = visit()
+    page = visit(keep="looks")
     widths = set()
     for tab in TABS:
         show(page, tab)
@@ -368,7 +437,8 @@ def test_the_page_is_as_wide_in_each_tab(visit: Visit) -> None:
     [("dark", "", True), ("light", "?__theme=dark", True), ("light", "", False)],
 )
 def test_the_page_is_dark_where_dark_is_wanted(visit: Visit, scheme: str, query: str, dark: bool) -> None:
-    page = visit(query, scheme=scheme)
+    page = visit(query, scheme=scheme, keep="looks")
+    show(page, "Cutout")
     background = pixels(page.screenshot())[..., :3].mean(axis=-1)
     if dark:
         assert np.median(background) < 40
@@ -379,7 +449,7 @@ def test_the_page_is_dark_where_dark_is_wanted(visit: Visit, scheme: str, query:
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_words_stand_out_from_their_ground(visit: Visit, scheme: str) -> None:
-    page = visit(scheme=scheme)
+    page = visit(scheme=scheme, keep="looks")
     for tab in TABS:
         show(page, tab)
         faint = page.evaluate(CONTRASTS)
@@ -416,10 +486,11 @@ CONTRASTS = """() => {
 
 
 def test_the_page_about_the_api_asks_nobody_outside(visit: Visit) -> None:
-    page = visit()
+    page = visit(keep="looks")
     page.get_by_role("button", name=re.compile("Use via API")).click()
     expect(page.get_by_text("/try_model").first).to_be_visible()
     page.wait_for_load_state("networkidle")
+    page.close()  # the next test that looks gets a page without the one about the API
 
 
 def test_a_request_to_another_host_would_be_noticed(browser: Browser, demo: Demo) -> None:

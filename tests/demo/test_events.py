@@ -37,8 +37,8 @@ def models(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(scope="module")
-def u2netp() -> SaliencyPipeline:
-    return SaliencyPipeline.from_pretrained("u2netp", device="cpu")
+def u2netp(remembering: Callable[..., SaliencyPipeline]) -> SaliencyPipeline:
+    return remembering("u2netp")
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from u2net_hub import U2NetConfig
 from u2net_hub.datasets.dataset import SaliencyDataset
 from u2net_hub.imaging.decode import load
 from u2net_hub.imaging.transforms import preprocess
+from u2net_hub.training.augmentation import Augmentation
 from u2net_hub.training.batches import Batches, Pictures, _jitter, normalise
 from u2net_hub.training.config import Phase
 
 CONFIG = U2NetConfig()
+JITTER, STILL = Augmentation(jitter=0.2), Augmentation(flip=False)
 
 
 def numbered(n: int, side: int = 8) -> Pictures:
@@ -100,7 +102,7 @@ def test_a_system_that_cannot_reserve_files_writes_them_in_full(
 
 @pytest.mark.parametrize("seed", [20240101, 2**63, 2**64 - 1])
 def test_any_seed_works(seed: int) -> None:
-    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+    batches = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, augmentation=JITTER)
     assert batches[0][0].isfinite().all()
 
 
@@ -139,7 +141,14 @@ def test_no_sample_is_dropped_and_none_comes_twice_in_an_epoch() -> None:
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
     def batches(seed: int) -> Batches:
-        return Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=seed, jitter=0.3)
+        return Batches(
+            numbered(10),
+            CONFIG,
+            Phase(1, 8, 6),
+            batch_size=4,
+            seed=seed,
+            augmentation=JITTER,
+        )
 
     first, again = batches(1), batches(1)
     later = [again[number] for number in (7, 2)][1]
@@ -148,9 +157,18 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:
 
 
 def test_processes_share_one_global_batch() -> None:
-    whole = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2)[3]
+    whole = Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, augmentation=JITTER)[3]
     parts = [
-        Batches(numbered(10), CONFIG, Phase(1, 8, 6), batch_size=4, seed=1, jitter=0.2, rank=rank, world=2)[3]
+        Batches(
+            numbered(10),
+            CONFIG,
+            Phase(1, 8, 6),
+            batch_size=4,
+            seed=1,
+            augmentation=JITTER,
+            rank=rank,
+            world=2,
+        )[3]
         for rank in (0, 1)
     ]
     for both, *halves in zip(whole, *parts, strict=True):
@@ -177,7 +195,7 @@ def test_photo_and_mask_are_cropped_and_mirrored_alike() -> None:
 
 def test_without_flip_and_crop_nothing_is_moved() -> None:
     pictures = numbered(4)
-    x, target = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, flip=False)[0]
+    x, target = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0, augmentation=STILL)[0]
     order = Batches(pictures, CONFIG, Phase(1, 8, 8), batch_size=4, seed=0).indices(0)
     assert torch.equal(x, normalise(pictures.images[order], CONFIG))
     assert torch.equal(target[:, 0], pictures.masks[order].float() / 255)
@@ -188,7 +206,7 @@ def test_jitter_changes_photos_by_its_factor_at_most_and_masks_never() -> None:
         torch.full((1, 4, 4, 3), 100, dtype=torch.uint8), torch.full((1, 4, 4), 255, dtype=torch.uint8)
     )
     config = CONFIG.replace(scale="255", mean=(0, 0, 0), std=(1, 1, 1))
-    x, target = Batches(grey, config, Phase(1, 4, 4), batch_size=64, seed=0, jitter=0.2)[0]
+    x, target = Batches(grey, config, Phase(1, 4, 4), batch_size=64, seed=0, augmentation=JITTER)[0]
     values = (x * 255).round().unique()
     assert 80 <= values.min() < 90
     assert 110 < values.max() <= 120
@@ -205,3 +223,84 @@ def test_class_masks_come_as_numbers() -> None:
 def test_jitter_stops_at_white() -> None:
     images = torch.full((1, 2, 2, 3), 200, dtype=torch.uint8)
     assert (_jitter(images, torch.tensor([[2.0, 1.0, 1.0]])) == 255).all()
+
+
+EVERYTHING = Augmentation(
+    area=0.3, rotation=40, background=0.5, jitter=0.2, hue=0.1, blur=1.0, jpeg=50
+)  # fmt: skip
+
+
+def textured(n: int = 10, side: int = 24) -> Pictures:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, side, side, 3), generator=generator, dtype=torch.uint8)
+    masks = torch.zeros(n, side, side, dtype=torch.uint8)
+    masks[:, 6:18, 6:18] = 255
+    return Pictures(images, masks)
+
+
+def test_photo_and_mask_are_enlarged_and_turned_alike() -> None:
+    ramp = torch.arange(0, 64 * 3, 3, dtype=torch.uint8).view(1, 8, 8)
+    pictures = Pictures(ramp[..., None].repeat(1, 1, 1, 3), ramp)
+    turned = Augmentation(area=0.3, rotation=40)
+    x, target = Batches(
+        pictures, CONFIG.replace(scale="255"), Phase(1, 8, 6), batch_size=16, seed=0, augmentation=turned
+    )[0]
+    torch.testing.assert_close((x[:, :1] * 0.229 + 0.485) * 255, target * 255, atol=1e-3, rtol=0)
+    assert len({tuple(t.flatten().tolist()) for t in target}) == 16
+
+
+def test_an_augmented_batch_depends_on_its_number_and_the_seed_alone() -> None:
+    def batches() -> Batches:
+        return Batches(textured(), CONFIG, Phase(1, 24, 16), batch_size=4, seed=1, augmentation=EVERYTHING)
+
+    again = batches()
+    again[0]
+    for first, second in zip(batches()[5], again[5], strict=True):
+        assert torch.equal(first, second)
+
+
+def test_processes_share_one_augmented_batch() -> None:
+    def part(rank: int, world: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return Batches(
+            textured(), CONFIG, Phase(1, 24, 16), batch_size=8, seed=1, augmentation=EVERYTHING,
+            rank=rank, world=world,
+        )[3]  # fmt: skip
+
+    for both, *halves in zip(part(0, 1), part(0, 2), part(1, 2), strict=True):
+        assert torch.equal(both, torch.cat(halves))
+
+
+def test_one_change_leaves_the_random_numbers_of_the_others() -> None:
+    def target(augmentation: Augmentation) -> torch.Tensor:
+        return Batches(textured(), CONFIG, Phase(1, 24, 16), batch_size=8, seed=1, augmentation=augmentation)[
+            2
+        ][1]
+
+    assert torch.equal(target(Augmentation()), target(Augmentation(hue=0.1, blur=1, jpeg=50, background=1)))
+    assert torch.equal(target(Augmentation(area=0.5)), target(Augmentation(area=0.5, jitter=0.2, hue=0.1)))
+
+
+def test_an_object_comes_before_the_background_of_another_photo() -> None:
+    # photo i is grey 10 · i with a white object
+    images = (torch.arange(1, 6, dtype=torch.uint8) * 10).view(5, 1, 1, 1).repeat(1, 24, 24, 3)
+    images[:, 6:18, 6:18] = 255
+    pictures = Pictures(images, textured(5).masks)
+    batches = Batches(
+        pictures, CONFIG.replace(scale="255", mean=(0, 0, 0), std=(1, 1, 1)), Phase(1, 24, 24), batch_size=5,
+        seed=0, augmentation=Augmentation(background=1.0),
+    )  # fmt: skip
+    x, target = batches[0]
+    for own, photo, mask in zip(batches.indices(0), (x * 255).round(), target, strict=True):
+        assert (photo[:, mask[0] == 1] == 255).all()
+        (grey,) = photo[:, mask[0] == 0].unique().tolist()
+        assert grey in {10 * i for i in range(1, 6)} - {10 * (own + 1)}
+
+
+def test_repeated_samples_come_as_often_in_an_epoch() -> None:
+    batches = Batches(numbered(3), CONFIG, Phase(1, 8, 8), batch_size=3, seed=0, samples=[0, 1, 1, 2, 2, 2])
+    assert Counter(batches.indices(0) + batches.indices(1)) == {0: 1, 1: 2, 2: 3}
+
+
+def test_mattes_train_with_their_values() -> None:
+    _, target = Batches(numbered(4), CONFIG, Phase(1, 8, 8), batch_size=4, seed=0)[0]
+    assert sorted((target[:, 0, 0, 0] * 255).tolist()) == [0, 1, 2, 3]

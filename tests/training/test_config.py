@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,13 +23,15 @@ def test_the_paper_recipe_is_that_of_section_4_2() -> None:
 
 def test_a_configuration_comes_back_from_its_file(tmp_path: Path) -> None:
     config = TrainConfig(
-        data="d", out="o", init="u2netp", freeze=("bn",), overrides={"lr": 0.5, "side_weights": (1.0, 0.5)},
+        data="d", out="o", init="u2netp", freeze=("bn",),
+        overrides={"lr": 0.5, "side_weights": (1.0, 0.5), "scales": (0.75, 1.0)},
         input_size=(64, 32), evaluate=("a", "b"),
     )  # fmt: skip
     config.save(tmp_path / "train.json")
     loaded = TrainConfig.load(tmp_path / "train.json")
     assert loaded.settings == config.settings
     assert loaded.settings.lr == 0.5
+    assert loaded.settings.scales == (0.75, 1.0)
     assert loaded.out == str(tmp_path)
     assert (loaded.freeze, loaded.input_size, loaded.evaluate) == (("bn",), (64, 32), ("a", "b"))
 
@@ -56,6 +59,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"cache": "tape"}, "cache is 'tape'"),
+        ({"track": ("mlflow",)}, "unknown trackers"),
         ({"keep": 0}, "keep is 0"),
         ({"accumulate": 0}, "accumulate is 0"),
         ({"accumulate": 3}, "batch_size 16 does not divide into 3 parts"),
@@ -64,6 +68,10 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"overrides": {"phases": (Phase(0.5, 320, 288),)}}, "phases end at"),
         ({"overrides": {"phases": (Phase(1, 200, 288),)}}, "crops 288 of 200"),
         ({"overrides": {"bce": 0.0, "iou": 0.0}}, "at least one above 0"),
+        ({"overrides": {"ssim": -0.5}}, "ssim -0.5.*none below"),
+        ({"overrides": {"structure": 1.0}, "classes": 3}, r"\['structure'\] are losses for saliency"),
+        ({"overrides": {"scales": ()}}, r"scales are \(\), expected multiples of the crop"),
+        ({"overrides": {"scales": (1.0, 5.0)}}, "scales are .*from 0.25 to 4"),
         ({"overrides": {"warmup": 1.0}}, "warmup is 1.0"),
         ({"overrides": {"ema": 1.5}}, "ema is 1.5"),
         ({"overrides": {"jitter": -0.1}}, "jitter is -0.1"),
@@ -124,3 +132,63 @@ def test_a_configuration_at_the_edge_of_what_can_work_is_taken(fields: dict[str,
 def test_a_configuration_just_beyond_the_edge_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(data="d", out="o", **fields)
+
+
+def test_several_sets_and_weights_of_classes_come_back_from_a_file(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=["mine", "DUTS-TR:0.2"], out="o", labels=["background", "shirt"],
+        overrides={"class_weights": (1.0, 2.0), "jpeg": 30, "area": 0.5},
+    )  # fmt: skip
+    config.save(tmp_path / "train.json")
+    loaded = TrainConfig.load(tmp_path / "train.json")
+    assert loaded.settings == config.settings
+    assert loaded.data == loaded.data_sets == ("mine", "DUTS-TR:0.2")
+    assert (loaded.classes, loaded.labels) == (2, ("background", "shirt"))
+
+
+def test_one_set_is_written_as_text() -> None:
+    config = TrainConfig(data=("mine",), out="o")
+    assert config == TrainConfig(data="mine", out="o")
+    assert config.data_sets == ("mine",)
+
+
+def test_a_record_of_before_is_read(tmp_path: Path) -> None:
+    TrainConfig(data="mine", out="o").save(tmp_path / "train.json")
+    content = json.loads((tmp_path / "train.json").read_text())
+    del content["labels"]
+    for name in ("area", "rotation", "background", "hue", "blur", "jpeg", "class_weights"):
+        del content["overrides"][name]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert TrainConfig.load(tmp_path / "train.json").settings == TrainConfig(data="mine", out="o").settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": ("a", "b"), "classes": 3}, "got 2 labels for 3 classes"),
+        ({"overrides": {"class_weights": "balanced"}}, "say how many with --classes N"),
+        ({"classes": 2, "overrides": {"class_weights": (1.0,)}}, "expected 'balanced' or 2 numbers"),
+        ({"classes": 2, "overrides": {"class_weights": (0.0, 0.0)}}, "at least one above 0"),
+        ({"classes": 2, "overrides": {"class_weights": "even"}}, "class_weights is 'even'"),
+        ({"overrides": {"hue": 0.6}}, "hue is 0.6, expected 0 to 0.5"),
+        ({"overrides": {"area": 0.0}}, "area is 0.0"),
+        ({"overrides": {"rotation": -1.0}}, "rotation is -1.0"),
+        ({"overrides": {"jpeg": 0}}, "jpeg is 0, expected 1 to 100"),
+        ({"overrides": {"blur": float("nan")}}, "blur is nan"),
+        ({"overrides": {"background": 1.1}}, "background is 1.1"),
+    ],
+)
+def test_settings_of_classes_and_augmentation_that_cannot_work_are_refused(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="d", out="o", **fields)
+
+
+def test_a_moving_average_and_interpolation_exclude_each_other_unless_one_is_asked_for() -> None:
+    asked = TrainConfig(data="d", out="o", init="u2netp", overrides={"ema": 0.99}).settings
+    assert (asked.ema, asked.interpolate) == (0.99, None)
+    asked = TrainConfig(data="d", out="o", overrides={"interpolate": 0.5}).settings
+    assert (asked.ema, asked.interpolate) == (None, 0.5)
+    with pytest.raises(ValueError, match="exclude each other"):
+        TrainConfig(data="d", out="o", overrides={"ema": 0.99, "interpolate": 0.5})

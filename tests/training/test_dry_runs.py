@@ -44,6 +44,16 @@ def test_a_pair_that_cannot_be_learned_is_told(pairs: Path, tiny_source: Path, t
     assert overfit_one(config(pairs, tiny_source, tmp_path, lr=1e-9), steps=10) > 0.05
 
 
+def test_one_pair_is_learned_by_heart_with_the_recipe_for_trained_weights(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    # tiny weights need a higher learning rate than trained ones, or many more steps
+    new = TrainConfig(
+        data=str(pairs), out=str(tmp_path), init=str(tiny_source), device="cpu", overrides={"lr": 0.02}
+    )
+    assert overfit_one(new) < 0.01
+
+
 def test_a_dry_run_counts_what_the_run_would_do_and_keeps_nothing(
     pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
@@ -59,4 +69,7 @@ def test_a_dry_run_counts_what_the_run_would_do_and_keeps_nothing(
     assert all(0 < share < 1 for share in estimate.data_wait.values())
     assert estimate.trained == estimate.parameters > 0
     assert estimate.memory > 16 * 48 * 48 * 4
+    assert estimate.plan.cache == "memory"
+    assert estimate.plan.needs["training pictures"] == 16 * 48 * 48 * 4
+    assert estimate.plan.needs["their copies at a smaller size"] == 16 * 36 * 36 * 4
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from u2net_hub.training.config import RECIPES
 from u2net_hub.training.provenance import (
     command_without_folders,
     first_command,
+    public_settings,
     python_call,
     resume_command,
     with_absolute_paths,
@@ -111,3 +112,35 @@ def test_paths_are_kept_absolute_and_other_sources_as_they_are(
 def test_the_command_that_goes_on_names_the_run() -> None:
     assert resume_command("my run") == "u2net train --out 'my run' --resume"
     assert resume_command("run", 2) == "accelerate launch -m u2net_hub train --out run --resume"
+
+
+def test_the_command_that_goes_on_in_two_processes_on_cpus_starts_two() -> None:
+    expected = "torchrun --nproc-per-node 2 -m u2net_hub train --out run --resume"
+    assert resume_command("run", 2, cpu=True) == expected
+
+
+def test_trackers_see_no_folders_and_all_of_the_recipe() -> None:
+    config = TrainConfig(
+        data="/home/me/secret/pairs", out="/home/me/run", evaluate=("/srv/ECSSD",), overrides={"lr": 0.5}
+    )
+    settings = public_settings(config, "u2net train --data pairs")
+    assert not any("/" in str(value) for value in settings.values())
+    assert settings["data"] == "pairs"
+    assert settings["evaluate"] == "('ECSSD',)"
+    assert settings["recipe"] == "fast"
+    assert settings["lr"] == 0.5
+    assert settings["batch_size"] == 16
+    assert all(value is None or isinstance(value, bool | int | float | str) for value in settings.values())
+
+
+def test_the_paths_of_several_sets_become_absolute_and_keep_their_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/photos").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    config = TrainConfig(data=("mine", "DUTS-TR:0.2"), out="run", images="photos")
+    absolute = with_absolute_paths(config)
+    assert absolute.data == (str(tmp_path / "mine"), str(tmp_path / "DUTS-TR:0.2"))
+    assert absolute.images == "photos"
+    assert "data=('mine', 'DUTS-TR:0.2')" in python_call(absolute)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +22,20 @@ import torch
 from hub_server import READER, WRITER, HubServer
 from huggingface_hub import HfApi
 from PIL import Image
+from tqdm import tqdm
 
 from u2net_hub import TrainConfig, U2Net, U2NetConfig, train
 from u2net_hub.checkpoints import is_folded
 from u2net_hub.config import Stage
 from u2net_hub.datasets.dataset import SaliencyDataset
 from u2net_hub.training import run as run_module
+from u2net_hub.training.batches import Pictures
 from u2net_hub.training.checkpointing import newest_checkpoint
 from u2net_hub.training.config import Phase
 from u2net_hub.training.log import read_metrics
 from u2net_hub.training.network import build_network, freeze
 from u2net_hub.training.run import Run
+from u2net_hub.training.scales import rescale
 from u2net_hub.training.signals import stop_gently
 from u2net_hub.training.trainer import Trainer, TrainingDiverged, number_of_steps, phase_at
 
@@ -85,6 +89,12 @@ def start() -> Iterator[Start]:
         yield run
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no plots, which take most of so small a run; `whole` and others draw them."""
+    monkeypatch.setattr(run_module, "plot_run", lambda folder: None)
+
+
 def sha256(run: Path) -> str:
     return hashlib.sha256((run / "final" / "model.safetensors").read_bytes()).hexdigest()
 
@@ -108,7 +118,7 @@ def test_a_run_killed_at_five_points_and_out_of_room_ends_as_if_nothing_had_been
     start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = {"config": settings(pairs, tiny_source, run)}
+    arguments = {"config": settings(pairs, tiny_source, run), "plots": False}
     for where, step, saved in (
         ("step", 3, 2),
         ("checkpoint", 6, 4),
@@ -128,7 +138,7 @@ def test_a_run_killed_at_five_points_and_out_of_room_ends_as_if_nothing_had_been
     assert "could not write the checkpoint" in full.stderr
     assert f"{newest_checkpoint(run)} is intact: make room and go on with --resume" in full.stderr
 
-    done = start(arguments)
+    done = start({**arguments, "plots": True})
     assert done.returncode == 0, done.stderr
     assert rows(run) == rows(whole)
     assert sha256(run) == sha256(whole)
@@ -194,7 +204,7 @@ def test_a_run_that_was_moved_resumes_where_it_is_now_from_any_folder(
     for folder in ("before", "after"):
         (tmp_path / folder).mkdir()
     (tmp_path / "before" / "pairs").symlink_to(pairs)
-    arguments = {"config": settings(Path("pairs"), tiny_source, Path("run"))}
+    arguments = {"config": settings(Path("pairs"), tiny_source, Path("run")), "plots": False}
     begun = {**arguments, "folder": str(tmp_path / "before"), "kill": "saved", "step": 8}
     killed = start({**begun, "command": "u2net train --data pairs"})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -214,10 +224,47 @@ def test_pictures_on_disk_train_the_same_and_leave_nothing(
     start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = start({"config": settings(pairs, tiny_source, run, cache="disk")})
+    done = start({"config": settings(pairs, tiny_source, run, cache="disk"), "plots": False})
     assert done.returncode == 0, done.stderr
     assert sha256(run) == sha256(whole)
-    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+    plots = {"loss.png", "learning.png"}
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()} - plots
+
+
+def test_a_streamed_run_that_is_killed_and_resumed_ends_as_one_from_memory(
+    start: Start, whole: Path, pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = {"config": settings(pairs, tiny_source, run, cache="stream")}
+    killed = start({**arguments, "kill": "saved", "step": 10})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = start({**arguments, "resume": True})
+    assert done.returncode == 0, done.stderr
+    assert sha256(run) == sha256(whole)
+
+
+def test_a_photo_that_is_damaged_in_the_middle_of_a_run_is_named_and_the_checkpoint_stays(
+    pairs: Path,
+    tiny_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(pairs, tmp_path / "data")
+    save = Run._save
+
+    def save_and_damage(self: Run) -> None:
+        save(self)
+        for photo in (tmp_path / "data" / "images").iterdir():
+            photo.write_bytes(photo.read_bytes()[:200])
+
+    monkeypatch.setattr(Run, "_save", save_and_damage)
+    run = tmp_path / "run"
+    told = r"images.\d\d\.png.* cannot be read.*step-00000002 is intact: .*go on with: u2net train --out "
+    with caplog.at_level("INFO"), pytest.raises(ValueError, match=told):
+        train(config(tmp_path / "data", tiny_source, run, cache="stream"))
+    assert newest_checkpoint(run) == run / "checkpoints" / "step-00000002"
+    assert "training pictures are decoded when they are needed; memory: 0." in caplog.text
 
 
 def test_a_dozen_pairs_train_with_the_settings_as_they_come(
@@ -261,7 +308,9 @@ def test_fine_tuning_that_only_hurts_gives_the_start_back(
     # learns nothing, and its scores are said to fall with each step
     wrong = fine_tuned(pairs, tiny_source, tmp_path / "run", lr=1e-12)
     run = Run(Trainer(wrong, resume=False))
-    run._validate = lambda log: run._keep_best({"mae": 0.5, "weighted_f": 1.0 - run.progress.step})
+    run._validate = lambda log: run._keep_best(
+        run.trainer.averaged(), {"mae": 0.5, "weighted_f": 1.0 - run.progress.step}
+    )
     with caplog.at_level("WARNING"):
         final = run()
     assert "not better than its start" in caplog.text
@@ -271,6 +320,21 @@ def test_fine_tuning_that_only_hurts_gives_the_start_back(
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
 
+def test_a_run_with_several_sizes_resizes_each_batch_by_its_number(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    new = fine_tuned(pairs, tiny_source, tmp_path)
+    sizes = []
+    for scales in (None, (1.0, 1.25, 1.5)):
+        trainer = Trainer(replace(new, overrides={**(new.overrides or {}), "scales": scales}), resume=False)
+        trainer.pictures = Pictures.read(trainer.training, (36, 36))
+        sizes.append([(x, target) for x, target in trainer.stream(1)])
+    for number, (plain, resized) in enumerate(zip(*sizes, strict=True), start=1):
+        expected = rescale(*plain, (1.0, 1.25, 1.5), seed=0, number=number)
+        assert all(torch.equal(a, b) for a, b in zip(expected, resized, strict=True))
+    assert any(x.shape[-1] != 32 for x, _ in sizes[1])
+
+
 def test_what_is_kept_of_fine_tuning_lies_half_way(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
     trainer = Trainer(fine_tuned(pairs, tiny_source, tmp_path), resume=False)
     key = "outconv.weight"
@@ -278,7 +342,7 @@ def test_what_is_kept_of_fine_tuning_lies_half_way(pairs: Path, tiny_source: Pat
     take_steps(trainer, 3)
     now = trainer.network.state_dict()[key]
     assert not torch.equal(before, now)
-    torch.testing.assert_close(trainer.averaged.state_dict()[key], (before + now) / 2)
+    torch.testing.assert_close(trainer.averaged().state_dict()[key], (before + now) / 2)
 
 
 def test_folded_batch_norm_is_unfolded_before_training(pairs: Path, tmp_path: Path) -> None:
@@ -297,6 +361,69 @@ def test_folded_batch_norm_is_unfolded_before_training(pairs: Path, tmp_path: Pa
 def test_the_number_of_steps_of_fine_tuning_has_limits(pairs: int, steps: int) -> None:
     recipe = TrainConfig(data="", out="", init="u2netp").settings
     assert number_of_steps(recipe, pairs, recipe.batch_size) == steps
+
+
+def test_a_run_that_validates_at_its_end_alone_saves_twenty_times(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    new = fine_tuned(pairs, tiny_source, tmp_path, least_steps=100, most_steps=100)
+    trainer = Trainer(new, resume=False)
+    assert (trainer.validate_every, trainer.save_every) == (100, 5)
+    said = Trainer(replace(new, validate_every=10), resume=False)
+    assert (said.validate_every, said.save_every) == (10, 10)
+
+
+def test_a_run_with_a_moving_average_validates_and_saves_twenty_times(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    new = fine_tuned(pairs, tiny_source, tmp_path, least_steps=100, most_steps=100, ema=0.9)
+    trainer = Trainer(new, resume=False)
+    assert (trainer.validate_every, trainer.save_every) == (5, 5)
+
+
+def test_fine_tuning_that_was_stopped_ends_as_if_nothing_had_been(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    folded = U2Net(U2NetConfig(variant="custom", stages=TINY, input_size=(32, 32)))
+    source = folded.save_pretrained(tmp_path / "source")  # the resumed run must not unfold it again
+    whole = train(fine_tuned(pairs, source, tmp_path / "whole"))
+    stopping: list[int] = []
+
+    @contextmanager
+    def stop(_: str | None) -> Iterator[list[int]]:
+        yield stopping
+
+    original = Trainer.step
+
+    def step(trainer: Trainer, stream: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> tuple[Any, float]:
+        if trainer.progress.step == 2:
+            stopping.append(signal.SIGINT)
+        return original(trainer, stream)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "stop_gently", stop)
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 3 of 4"):
+            train(fine_tuned(pairs, source, run))
+    resumed = train(TrainConfig.load(run / "train.json"), resume=True)
+    assert sha256(run) == sha256(tmp_path / "whole")
+    assert rows(run) == rows(tmp_path / "whole")
+    assert (resumed, whole) == (run / "final", tmp_path / "whole" / "final")
+
+
+def test_fine_tuning_diverges_by_its_first_loss_and_not_by_its_lowest(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(fine_tuned(pairs, tiny_source, tmp_path), resume=False)
+    run = Run(trainer)
+    trainer.progress.first, trainer.progress.lowest = 1.0, 0.1
+    with tqdm(disable=True) as bar:
+        for smooth, ends in ((2.9, False), (3.1, True)):
+            trainer.progress.smooth = smooth
+            with pytest.raises(TrainingDiverged, match=r"is three times 1\.000") if ends else nullcontext():
+                run._record([(1, 0.1, torch.tensor(smooth))], 1.0, 0.0, None, bar)
 
 
 def test_epochs_that_are_asked_for_are_not_limited() -> None:
@@ -454,7 +581,7 @@ def test_the_moving_average_is_that_of_the_weights(pairs: Path, tiny_source: Pat
     # with warm-up the decay of update t is 1 - t ** (-2/3), and 0 for the first two
     average = history[2]
     average = average + (history[3] - average) * 2 ** (-2 / 3)
-    torch.testing.assert_close(trainer.averaged.state_dict()[key], average)
+    torch.testing.assert_close(trainer.averaged().state_dict()[key], average)
 
 
 def test_other_classes_start_new_heads_and_keep_the_rest(
@@ -562,8 +689,6 @@ def test_a_hub_that_is_down_does_not_stop_training(
 
 def take_steps(trainer: Trainer, number: int) -> None:
     """Steps of a run from where it is, without its log and checkpoints."""
-    from u2net_hub.training.batches import Pictures
-
     trainer.pictures = Pictures.read(trainer.training, (48, 48))
     trainer.set_train_mode()
     stream = trainer.stream(trainer.progress.step)
@@ -571,3 +696,34 @@ def take_steps(trainer: Trainer, number: int) -> None:
         trainer.step(stream)
         trainer.progress.step += 1
     stream.close()
+
+
+def test_a_run_on_several_sets_with_every_augmentation_resumes_exactly(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "other" / kind).mkdir(parents=True)
+        for i in range(4):
+            picture = Image.open(pairs / kind / f"{i:02}.png")
+            picture.transpose(Image.Transpose.TRANSPOSE).save(tmp_path / "other" / kind / f"{i:02}.png")
+    every = {"area": 0.5, "rotation": 20.0, "background": 0.5, "hue": 0.1, "blur": 1.0, "jpeg": 40}
+    overrides = {**FAST, **every, "epochs": 0.7}
+    run = tmp_path / "run"
+    train(
+        config(
+            pairs, tiny_source, run, data=(str(pairs), f"{tmp_path / 'other'}:1.5"), overrides=overrides
+        )
+    )  # fmt: skip
+    whole = sha256(run)
+    checkpoints = sorted((run / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["step-00000002", "step-00000004"]
+    shutil.rmtree(checkpoints[1])
+    shutil.rmtree(run / "final")
+    train(TrainConfig.load(run / "train.json"), resume=True)
+    assert sha256(run) == whole
+    split = json.loads((run / "split.json").read_text())
+    assert split["sets"] == {pairs.name: {"pairs": 16, "samples": 16}, "other": {"pairs": 4, "samples": 6}}
+    assert {name.split("/")[0] for name in split["held_out"]} == {pairs.name}
+    results = json.loads((run / "final" / "results.json").read_text())
+    assert results["training"]["data"] == [pairs.name, "other"]
+    assert (run / "batch.png").stat().st_size > 0

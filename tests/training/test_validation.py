@@ -61,3 +61,11 @@ def test_the_map_of_a_network_for_classes_holds_the_likeliest(pictures: Pictures
         sure = logits.sort(0).values.diff(dim=0)[-1] > 1e-3  # no two classes are nearly alike
         assert sure.any()
         assert (torch.from_numpy(found)[sure] == logits.argmax(0)[sure]).all()
+
+
+def test_pixels_without_a_label_are_left_out_of_the_score() -> None:
+    gt = torch.tensor([[[0, 0, 1, 1, 255, 255]]], dtype=torch.uint8)
+    found = np.array([[[0, 1, 1, 1, 0, 1]]], np.uint8)
+    pictures = Pictures(torch.zeros(1, 1, 6, 3, dtype=torch.uint8), gt)
+    # of class 0 one pixel of one or two is found, of class 1 two of two or three
+    assert score(found, pictures, classes=2) == {"miou": pytest.approx((1 / 2 + 2 / 3) / 2)}

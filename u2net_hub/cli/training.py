@@ -42,7 +42,9 @@ def _train(
     context: typer.Context,
     *,
     out: Path,
-    data: str | None,
+    data: list[str] | None,
+    classes: str | None,
+    class_weights: str | None,
     crop: int | None,
     input_size: int | None,
     resume: bool,
@@ -64,7 +66,7 @@ def _train(
             )
         )
         return
-    if data is None:
+    if not data:
         raise ValueError("got no --data, expected a folder or list file of photos and masks")
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
     if allow_pickle and given.get("init"):
@@ -73,9 +75,12 @@ def _train(
     if crop is not None:
         # the proportion of the paper, which crops 288 of 320 pixels
         overrides["phases"] = (Phase(1.0, round(crop * 320 / 288), crop),)
+    if class_weights is not None:
+        overrides["class_weights"] = _weights(class_weights)
     config = TrainConfig(
-        data=data,
+        data=tuple(data),
         out=str(out),
+        **_classes(classes),
         input_size=None if input_size is None else (input_size, input_size),
         overrides={name: value for name, value in overrides.items() if value is not None},
         **{name: value for name, value in given.items() if value is not None},
@@ -86,6 +91,31 @@ def _train(
         _dry_run(config)
     else:
         typer.echo(training.train(config, workers=None, command=command_line()))
+
+
+def _classes(text: str | None) -> dict[str, Any]:
+    """Read the number of the classes, or their names."""
+    if text is None:
+        return {}
+    if text.strip().isdecimal():
+        return {"classes": int(text)}
+    return {"labels": tuple(name.strip() for name in text.split(","))}
+
+
+def _weights(text: str) -> tuple[float, ...] | str:
+    """Read weights of classes.
+
+    Raises:
+        ValueError: They are neither numbers nor "balanced".
+    """
+    if text == "balanced":
+        return text
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--class-weights is {text!r}, expected balanced, or numbers such as 1,5,2"
+        ) from None
 
 
 def _check_alone(context: typer.Context, out: Path) -> None:
@@ -117,7 +147,7 @@ def _overfit_one(config: TrainConfig) -> None:
     if error >= goal:
         raise RuntimeError(
             f"the network has not memorised one pair: MAE {error:.4f}, expected below {goal}; look at the "
-            f"first pair of {config.data}, its mask first, then try a lower learning rate (--lr)"
+            f"first pair of {config.data_sets[0]}, its mask first, then try a lower learning rate (--lr)"
         )
     typer.echo(f"the network has memorised one pair: MAE {error:.4f}")
 
@@ -133,7 +163,8 @@ def _dry_run(config: TrainConfig) -> None:
     for side, rate in estimate.images_per_second.items():
         wait = estimate.data_wait[side]
         typer.echo(f"images/s at {side:4}   {rate:.1f}, {wait:.1%} of the time spent on getting batches")
-    typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB")
+    typer.echo(f"memory             {estimate.memory / 2**30:.1f} GiB measured")
+    typer.echo(f"memory plan        {estimate.plan.text()}")
     typer.echo(f"time               {estimate.seconds / 3600:.1f} h, without validation")
 
 
@@ -147,7 +178,22 @@ def _train_verb() -> Callable[..., None]:
     parameters = [
         context,
         option("out", Path, inspect.Parameter.empty, "--out", help=texts.get("out", "Folder of the run.")),
-        *options_of(TrainConfig, leave_out=("out", "overrides", "input_size")),
+        option(
+            "data",
+            list[str] | None,
+            None,
+            "--data",
+            help=f"{texts.get('data', 'Data sets to train on.')} The option can be repeated.",
+        ),
+        option(
+            "classes",
+            str | None,
+            None,
+            "--classes",
+            help="Number of classes, background included, or their names, background first: "
+            "background,shirt,trousers. By default masks are saliency.",
+        ),
+        *options_of(TrainConfig, leave_out=("data", "classes", "labels", "out", "overrides", "input_size")),
         option(
             "input_size",
             int | None,
@@ -157,7 +203,15 @@ def _train_verb() -> Callable[..., None]:
             "starts from, or the size that a new network is trained at.",
         ),
         option("crop", int | None, None, "--crop", help="One resolution for the whole run, in pixels."),
-        *options_of(Recipe, leave_out=("phases",), optional=True),
+        option(
+            "class_weights",
+            str | None,
+            None,
+            "--class-weights",
+            help="Weights of the classes in the loss: numbers such as 1,5,2, or balanced for the inverse of "
+            "their share of the training masks. By default all are 1.",
+        ),
+        *options_of(Recipe, leave_out=("phases", "class_weights"), optional=True),
         option(
             "allow_pickle", bool, False, "--allow-pickle", help="Let --init be a pickle, e.g. a .pth file."
         ),
@@ -273,7 +327,7 @@ def check_data(
     images: Images = None,
     masks: Masks = None,
     classes: Annotated[
-        int | None, typer.Option(min=2, help="Number of classes, if masks hold class numbers.")
+        str | None, typer.Option(help="Number of classes, or their names, if masks hold class numbers.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json and sheets of pictures.")] = None,
     workers: Annotated[
@@ -283,15 +337,19 @@ def check_data(
     json_: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Find defects of a data set. The exit code is 1 if there are errors."""
-    from ..datasets import check_dataset, find_pairs
+    from ..datasets import check_dataset, find_pairs, parse_share
 
     if out is not None:
         refuse_existing([out / "report.json"], overwrite=overwrite)
-    roots: Sequence[str | None] = data or [None]
+    given = _classes(classes)
+    number = given.get("classes", len(given.get("labels", ()))) if given else None
+    if number is not None and not 2 <= number <= 255:
+        raise ValueError(f"--classes is {classes!r}, expected 2 to 255 of them, background included")
+    roots: Sequence[str | None] = [parse_share(each).path for each in data or ()] or [None]
     total = sum(len(find_pairs(each, images=images, masks=masks)) for each in roots)
     with tqdm_bar(total, "pair") as bar:
         report = check_dataset(
-            data, images=images, masks=masks, classes=classes, out=out, workers=workers, progress=bar.update
+            data, images=images, masks=masks, classes=number, out=out, workers=workers, progress=bar.update
         )
     typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if json_ else report.text())
     if report.errors:

@@ -1,10 +1,20 @@
-from .checks import check_dataset as check_dataset
+from .checks import (
+    check_dataset as check_dataset,
+    check_saliency_masks as check_saliency_masks,
+)
 from .dataset import SaliencyDataset as SaliencyDataset
 from .masks import (
     FOREGROUND as FOREGROUND,
     IGNORED as IGNORED,
     read_image as read_image,
     read_mask as read_mask,
+)
+from .mixing import (
+    Share as Share,
+    join as join,
+    parse_share as parse_share,
+    take as take,
+    without_copies as without_copies,
 )
 from .pairing import (
     find_pairs as find_pairs,

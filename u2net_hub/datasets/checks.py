@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .dataset import name_of
+from .dataset import SaliencyDataset, name_of
 from .duplicates import grouped, near_duplicates, signature
-from .masks import FOREGROUND, IGNORED, mask_values, open_mask, read_image
+from .masks import FOREGROUND, IGNORED, class_numbers, mask_values, open_mask, read_image
+from .mixing import parse_share
 from .pairing import Pair, Pairing, pair_files
 from .report import DEFECTS, DataReport, Finding, write_report
 
@@ -47,6 +48,10 @@ class _Facts(NamedTuple):
     """The kind of values in the mask: "0 and 255", "soft" or "classes"."""
     foreground: float | None = None
     """The share of foreground in the mask; with classes, of all that is neither background nor ignored."""
+    soft: float | None = None
+    """The share of the mask's pixels between 0 and 255."""
+    labels: npt.NDArray[np.int64] | None = None
+    """With classes, the number of the mask's pixels of each class, 255 included."""
 
 
 def check_dataset(
@@ -62,7 +67,8 @@ def check_dataset(
     """Check every pair of one or several data sets, such as a training set and a test set.
 
     Args:
-        root: A folder or a list file, as for `find_pairs`. Several are also compared with each other.
+        root: A folder or a list file, as for `find_pairs`. Several are also compared with each other. A
+            share, as in DUTS-TR:0.2, means nothing here: all pairs are checked.
         images: The folder of the photos.
         masks: The folder of the masks.
         classes: The number of classes, if the masks hold class numbers.
@@ -76,7 +82,8 @@ def check_dataset(
         PermissionError: A folder may not be listed.
         ValueError: It is unclear which folder holds the masks, or two files differ only in their suffix.
     """
-    roots = [root] if root is None or isinstance(root, str | Path) else list(root)
+    given = [root] if root is None or isinstance(root, str | Path) else list(root)
+    roots = [parse_share(each).path if isinstance(each, str) else each for each in given]
     names = [name_of(each, images) for each in roots]
     if len(set(names)) < len(names):
         names = [str(each) for each in roots]
@@ -88,17 +95,34 @@ def check_dataset(
             facts.append(each)
             if progress is not None:
                 progress(1)
+    by_set = {name: [f for (n, _), f in zip(jobs, facts, strict=True) if n == name] for name in sets}
     findings = [finding for each in facts for finding in each.findings]
     for name, found in sets.items():
         findings += [Finding("no-photo", name, (str(path),)) for path in found.orphans]
+        if classes is None:
+            findings += _class_masks(name, by_set[name], found)
     findings += _duplicates(jobs, facts)
     order = list(DEFECTS)
     findings.sort(key=lambda finding: (order.index(finding.defect), finding.dataset, finding.files))
-    by_set = {name: [f for (n, _), f in zip(jobs, facts, strict=True) if n == name] for name in sets}
     report = DataReport(findings, {name: _statistics(by_set[name], found) for name, found in sets.items()})
     if out is not None:
         write_report(report, sets, Path(out), classes)
     return report
+
+
+def check_saliency_masks(dataset: SaliencyDataset) -> None:
+    """Refuse masks that look like class numbers where saliency masks are expected.
+
+    Raises:
+        ValueError: Most labelled pixels of the inspected masks hold small numbers.
+        OSError: A mask cannot be opened.
+    """
+    if seen := class_numbers([dataset.mask_path(i) for i in range(len(dataset))]):
+        raise ValueError(
+            f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
+            "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
+            "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
+        )
 
 
 def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
@@ -136,14 +160,14 @@ def _inspect(dataset: str, pair: Pair, classes: int | None) -> _Facts:
     for defect, detail in defects:
         find(defect, pair.mask, detail=detail)
     small = Image.fromarray(values).resize((16, 16), Image.Resampling.BOX)
+    facts = facts._replace(mask=np.asarray(small, np.float32) / np.float32(255))
     if classes is None:
-        kind = "0 and 255" if np.isin(values, (0, 255)).all() else "soft"
-        foreground = float(values.mean()) / 255
-    else:
-        kind = "classes"
-        foreground = float(((values > 0) & (values != IGNORED)).mean())
-    mask = np.asarray(small, np.float32) / np.float32(255)
-    return facts._replace(mask=mask, kind=kind, foreground=foreground)
+        soft = float(((values > 0) & (values < 255)).mean())
+        kind = "soft" if soft else "0 and 255"
+        return facts._replace(kind=kind, foreground=float(values.mean()) / 255, soft=soft)
+    foreground = float(((values > 0) & (values != IGNORED)).mean())
+    labels = np.bincount(values.ravel(), minlength=256)
+    return facts._replace(kind="classes", foreground=foreground, labels=labels)
 
 
 def _storage_defects(picture: Image.Image, classes: int | None) -> Iterator[tuple[str, str]]:
@@ -180,6 +204,15 @@ def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, st
         yield "dim", f"values up to {high}"
 
 
+def _class_masks(dataset: str, facts: Sequence[_Facts], found: Pairing) -> Iterator[Finding]:
+    """Find masks that hold class numbers although the number of classes was not given."""
+    both = zip(found.pairs, facts, strict=True)
+    readable = [pair.mask for pair, each in both if pair.mask and each.mask is not None]
+    if seen := class_numbers(readable):
+        detail = f"values {seen[:12]}; with --classes N they are checked as classes"
+        yield Finding("class-numbers", dataset, (str(readable[0]),), detail)
+
+
 def _duplicates(jobs: Sequence[tuple[str, Pair]], facts: Sequence[_Facts]) -> Iterator[Finding]:
     """Find photos that are there several times, with equal pixels or nearly the same."""
     same: dict[bytes, list[int]] = defaultdict(list)
@@ -214,6 +247,8 @@ def _statistics(facts: Sequence[_Facts], found: Pairing) -> dict[str, object]:
     sizes = [each.size for each in facts if each.size is not None]
     parts = [each.foreground for each in facts if each.foreground is not None]
     files = [pair.image for pair in found.pairs], [pair.mask for pair in found.pairs if pair.mask]
+    soft = [each.soft for each in facts if each.soft]
+    labels = np.sum([each.labels for each in facts if each.labels is not None], axis=0)
     return {
         "pairs": sum(each.size is not None and each.foreground is not None for each in facts),
         "width": spread([width for _, width in sizes], 0),
@@ -222,4 +257,15 @@ def _statistics(facts: Sequence[_Facts], found: Pairing) -> dict[str, object]:
         "photos": dict(Counter(path.suffix.lower() for path in files[0]).most_common()),
         "mask_files": dict(Counter(path.suffix.lower() for path in files[1]).most_common()),
         "masks": dict(Counter(each.kind for each in facts if each.kind).most_common()),
+        **({"soft_pixels": spread(soft, 3)} if soft else {}),
+        **({"classes": _shares(labels)} if np.any(labels) else {}),
     }
+
+
+def _shares(labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """The share of each class in all pixels that have a label, and that of the ignored ones in all pixels."""
+    known = labels[:IGNORED].sum()
+    shares = {str(i): round(float(labels[i] / known), 4) for i in np.flatnonzero(labels[:IGNORED])}
+    if labels[IGNORED]:
+        shares["255 (ignored)"] = round(float(labels[IGNORED] / labels.sum()), 4)
+    return shares

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from .duplicates import duplicate_groups
-from .masks import UInt8, read_image, read_mask
+from .masks import UInt8, read_image, read_mask, soft_share
 from .pairing import Pair, pair_files
 
 logger = logging.getLogger(__name__)
@@ -64,8 +69,12 @@ class SaliencyDataset:
         if found.orphans:
             logger.warning("%d masks have no photo, the first is %s", len(found.orphans), found.orphans[0])
         self.pairs: Sequence[Pair] = found.pairs
+        self.times: Sequence[int] = [1] * len(found.pairs)
+        """How often each pair comes in an epoch of training. `len` counts each pair once."""
         self.classes = classes
         self.name = name or name_of(root, images)
+        self.sources: tuple[str, ...] = (self.name,)
+        """The names of the data sets that the pairs come from."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -104,8 +113,54 @@ class SaliencyDataset:
         """Return a data set of the pairs at these indices, in this order."""
         chosen = object.__new__(type(self))
         chosen.__dict__.update(self.__dict__)
-        chosen.pairs = [self.pairs[i] for i in indices]
+        places = list(indices)
+        chosen.pairs = [self.pairs[i] for i in places]
+        chosen.times = [self.times[i] for i in places]
         return chosen
+
+    @property
+    def samples(self) -> list[int]:
+        """The indices of the pairs of one epoch of training. A repeated pair is there several times."""
+        return [i for i, times in enumerate(self.times) for _ in range(times)]
+
+    def contents(self) -> dict[str, dict[str, int]]:
+        """Return how many pairs come from each data set, and how many samples of an epoch these are."""
+        counted = {source: {"pairs": 0, "samples": 0} for source in self.sources}
+        for pair, times in zip(self.pairs, self.times, strict=True):
+            # the names of the pairs of several sets begin with that of their set
+            numbers = counted[pair.name.split("/")[0] if len(self.sources) > 1 else self.sources[0]]
+            numbers["pairs"] += 1
+            numbers["samples"] += times
+        return counted
+
+    def soft_share(self) -> float:
+        """Return the share of pixels between 0 and 255 in the masks, 0 to 1, from at most 16 of them.
+
+        Raises:
+            OSError: A mask cannot be opened.
+            ValueError: A mask is damaged.
+        """
+        return soft_share([self.mask_path(i) for i in range(len(self))])
+
+    def count_classes(self, *, workers: int | None = None) -> npt.NDArray[np.int64]:
+        """Count the pixels of each class in the masks of an epoch, int64 (classes,), without ignored ones.
+
+        Args:
+            workers: The number of threads that read masks; None starts one per core.
+
+        Raises:
+            OSError: A mask cannot be opened.
+            ValueError: A mask is damaged or has an unknown class, or the data set has no classes.
+        """
+        if self.classes is None:
+            raise ValueError(f"the masks of {self.name} hold no classes; say how many with classes=…")
+
+        def count(index: int) -> npt.NDArray[np.int64]:
+            values = read_mask(self.mask_path(index), classes=self.classes)
+            return np.bincount(values.ravel(), minlength=256)[: self.classes] * self.times[index]
+
+        with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+            return sum(threads.map(count, range(len(self))), np.zeros(self.classes, np.int64))
 
     def split(self, held_out: int | float, *, seed: int = 0) -> tuple[SaliencyDataset, SaliencyDataset]:
         """Divide the pairs at random into (rest, held out); all copies of a photo go to the same part.

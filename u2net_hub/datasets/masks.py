@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,8 @@ UInt8 = npt.NDArray[np.uint8]
 _MASK_FORMATS = ("PNG", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # The errors of Pillow's decoders for damaged files. UnidentifiedImageError is an OSError.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# This many masks are looked at to tell class masks from saliency masks.
+_INSPECTED = 16
 # The network sees transparent photos on white, as in `imaging.preprocess`.
 BACKGROUND = (255, 255, 255)
 
@@ -61,6 +63,40 @@ def mask_values(picture: Image.Image, *, classes: int | None = None) -> UInt8:
     else:
         values = np.asarray(picture.convert("L"))
     return values.astype(np.uint8, copy=False)
+
+
+def class_numbers(paths: Sequence[Path]) -> list[int]:
+    """Return the values of saliency masks that look like class numbers; nothing if they do not.
+
+    At most 16 masks are read, spread evenly over all of them. They look like class numbers if most of their
+    labelled pixels hold small numbers and none holds a grey.
+
+    Raises:
+        OSError: A mask cannot be opened.
+        ValueError: A mask is damaged.
+    """
+    count = np.zeros(256, np.int64)
+    for path in _some(paths):
+        numbers = read_mask(path, classes=256)
+        # a mask with a black and white palette stores 0 and 1, which mean 0 and 255
+        white = read_mask(path) >= 250
+        count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
+    small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())
+    return np.flatnonzero(count).tolist() if small > count[IGNORED] and not medium else []
+
+
+def soft_share(paths: Sequence[Path]) -> float:
+    """Return the share of pixels between 0 and 255 in saliency masks, from 0 to 1.
+
+    At most 16 masks are read, spread evenly over all of them. The errors are those of `class_numbers`.
+    """
+    shares = [float(((values > 0) & (values < 255)).mean()) for values in map(read_mask, _some(paths))]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _some(paths: Sequence[Path]) -> list[Path]:
+    places = np.linspace(0, len(paths) - 1, min(_INSPECTED, len(paths))).astype(int)
+    return [paths[i] for i in sorted(set(places.tolist()))]
 
 
 @contextmanager

@@ -27,8 +27,11 @@ _IMAGE_WORDS = {
     "pictures",
     "input",
 }
-_MASK_WORDS = {"mask", "masks", "gt", "gts", "groundtruth", "truth", "annotation", "annotations", "labels"}
-_MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt")
+_MASK_WORDS = {
+    *("mask", "masks", "gt", "gts", "groundtruth", "truth", "annotation", "annotations", "labels"),
+    *("alpha", "alphas", "matte", "mattes"),
+}
+_MASK_ENDINGS = ("_mask", "-mask", "_gt", "-gt", "_alpha", "-alpha")
 
 
 class Pair(NamedTuple):

@@ -14,7 +14,7 @@ from PIL import Image
 from .. import imaging as im
 from ..atomic import file_name, write_file
 from ..imaging import Entry, draw_sheet
-from .masks import mask_values, open_mask
+from .masks import FOREGROUND, mask_values, open_mask
 from .pairing import Pairing
 
 Level: TypeAlias = Literal["error", "warning"]
@@ -25,6 +25,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
     "size": ("error", "photo and mask of different sizes"),
     "values": ("error", "mask that is neither 0 and 255 nor soft"),
     "classes": ("error", "mask with a class that is not there"),
+    "class-numbers": ("error", "set whose masks look like class numbers"),
     "colour": ("error", "mask in colours"),
     "leak": ("error", "photo that is in two of the sets"),
     "near-leak": ("warning", "photo that is in two of the sets, with small changes"),
@@ -38,6 +39,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
 }
 """The defects that a check looks for, in the order of reports, each with its level and its meaning."""
 
+_SOFT = f"soft masks train with their values as they are; scores count values from {FOREGROUND} as the object"
 _SHEET_PAIRS = 24
 _SHEET_EACH = 6
 
@@ -94,6 +96,7 @@ class DataReport:
             lines += [
                 name,
                 *(f"  {key.replace('_', ' ')}: {_told(value)}" for key, value in statistics.items()),
+                *([f"  {_SOFT}"] if "soft_pixels" in statistics else []),
             ]
         for level, findings in (("error", self.errors), ("warning", self.warnings)):
             lines += ["", f"{len(findings)} {level}{'' if len(findings) == 1 else 's'}"]

@@ -9,6 +9,10 @@ from typing import Any
 
 from ..checkpoints import metadata_config
 from ..config import U2NetConfig
+from ..hub import Source
+
+INT8_NAME = "int8.xml.gz"
+"""The calibrated graph beside each bundled model, for OpenVINO; its weights are in int8.bin."""
 
 
 def config_inside(path: Path) -> U2NetConfig | None:
@@ -43,6 +47,12 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     except DecodeError:
         return {}  # the reader of checkpoints reports the damage
+
+
+def calibrated_graph(source: Source) -> Path | None:
+    """Find the packed int8 graph that lies beside bundled weights; None for any other source."""
+    packed = source.weights_path.with_name(INT8_NAME)
+    return packed if source.kind == "bundled" and packed.is_file() else None
 
 
 def outputs_inside(metadata: Mapping[str, str], path: Path) -> list[str]:

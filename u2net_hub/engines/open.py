@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import os
 import shutil
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from ..atomic import content_hash, write_files
 from ..hub import Source, resolve
+from .graph_files import calibrated_graph
 from .onnx_builder import SMALLEST
 from .precision import Precision
 from .protocol import Engine, EngineName
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-INT8_NAME = "int8.xml.gz"
-"""The calibrated graph beside each bundled model, for OpenVINO; its weights are in int8.bin."""
-
 
 # The engines from the fastest to the slowest on a CPU, as `u2net bench` measured them
 _RANKED: dict[Precision, tuple[EngineName, ...]] = {
@@ -69,9 +63,11 @@ def open_engine(
         raise ValueError(f"unknown precision {precision!r}, expected one of {list(get_args(Precision))}")
     if isinstance(source, str | Path):
         source = resolve(source)
-    if precision == "int8" and isinstance(source, Source):
-        source = _calibrated(source)
-    exported = source if isinstance(source, Source) and _is_exported(source) else None
+    exported = None
+    if isinstance(source, Source) and (
+        _is_exported(source) or (precision == "int8" and calibrated_graph(source))
+    ):
+        exported = source
     if precision == "int8" and exported is None:
         raise ValueError(
             "precision 'int8' is for a file that was calibrated: "
@@ -95,32 +91,6 @@ def open_engine(
         opened = kind(source, device, precision)
     logger.info("engine %s, precision %s, device %s", opened.name, opened.precision, opened.device)
     return opened
-
-
-def _calibrated(source: Source) -> Source:
-    """The calibrated int8 graph that lies beside bundled weights; any other source stays as it is.
-
-    It is unpacked into the cache folder, since OpenVINO reads files; or, if that cannot be written, into a
-    temporary folder.
-    """
-    packed = source.weights_path.with_name(INT8_NAME)
-    if source.kind != "bundled" or not packed.is_file():
-        return source
-    from .graph_cache import cache_folder
-
-    content = {"int8.bin": packed.with_name("int8.bin").read_bytes()}
-    content["int8.xml"] = gzip.decompress(packed.read_bytes())
-    digest = content_hash(content["int8.xml"] + content["int8.bin"])[:16]
-    folder = cache_folder() / f"int8-{digest}"
-    there = {path.name: path.read_bytes() for path in folder.glob("int8.*")}
-    if there != content:
-        try:
-            write_files(folder, content)
-        except OSError as e:
-            logger.info("the int8 graph could not be kept for the next time: %s", e)
-            folder = Path(tempfile.mkdtemp(prefix="u2net-int8-"))
-            write_files(folder, content)
-    return resolve(folder / "int8.xml")
 
 
 def _is_exported(source: Source) -> bool:
@@ -147,11 +117,14 @@ def _choose(
     """Choose the engine: the requested one if it can run the source, or for "auto" the fastest that can."""
     able: tuple[EngineName, ...] = _RANKED[precision]
     if exported is not None:
-        able = ("openvino",) if exported.format == "xml" else ("onnxruntime", "openvino", "torch")
         if exported.format == "onnx" and precision == "int8":
             raise ValueError(
                 f"{exported.name} is ONNX, whose precision is 'exact'; int8 is for OpenVINO's .xml"
             )
+        if exported.format == "xml":
+            able = ("openvino",)
+        elif exported.format == "onnx":
+            able = ("onnxruntime", "openvino", "torch")
     if engine != "auto":
         if engine not in able:
             raise ValueError(
@@ -166,8 +139,9 @@ def _choose(
     for name in able:
         if name == "torch" or _is_installed(name, exported is None):
             return name
+    what = exported.name if exported else "this source"
     raise ImportError(
-        f"{exported.name if exported else 'this source'} needs openvino; "
+        f"{what}{' in int8' if precision == 'int8' else ''} needs openvino, which is not installed; "
         "install it with: pip install 'u2net-hub[openvino]'"
     )
 

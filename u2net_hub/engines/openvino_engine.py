@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import numpy as np
 from ..config import U2NetConfig
 from ..hub import Source
 from .graph_cache import KEPT, Float32, check_size, choose_outputs, kept_graph
-from .graph_files import import_runtime, one_line, outputs_inside, refused_graph
+from .graph_files import calibrated_graph, import_runtime, one_line, outputs_inside, refused_graph
 from .onnx_builder import INPUT_NAME, SMALLEST
 from .openvino_precision import METADATA, keep_in_float32
 from .precision import Precision
@@ -35,7 +36,8 @@ class OpenVinoEngine:
         source: A network, weights, or an .onnx or .xml file that `export` made.
         device: "cpu", one of OpenVINO's names, e.g. "GPU" for Intel's, or "auto" for the CPU, in any case.
         precision: "exact" is float32. "fast" is bfloat16 on CPUs that have it and float16 on other devices,
-            except in layers that need float32. "int8" needs a file that was exported with that precision.
+            except in layers that need float32. "int8" needs a bundled model, or a file exported with that
+            precision.
 
     Raises:
         ImportError: openvino or onnx is not installed.
@@ -58,9 +60,14 @@ class OpenVinoEngine:
         self._hint = low if self.precision == "fast" else "f32"
         self._path: Path | None = None
         """The exported file, for messages; None for a graph that was built from weights."""
-        if isinstance(source, Source) and source.format == "xml":
+        calibrated = calibrated_graph(source) if precision == "int8" and isinstance(source, Source) else None
+        if isinstance(source, Source) and (calibrated or source.format == "xml"):
             self._path = source.weights_path
-            self._model = read_openvino(self._core, self._path)
+            self._model = (
+                read_calibrated(self._core, calibrated)
+                if calibrated
+                else read_openvino(self._core, self._path)
+            )
             self.config = U2NetConfig.from_dict(json.loads(self._metadata("config")))
             self._outputs = outputs_inside({"outputs": self._metadata("outputs", "")}, self._path)
         else:
@@ -160,6 +167,14 @@ def read_openvino(core: openvino.Core, path: Path) -> openvino.Model:
             f"weights again: u2net export --model SOURCE --out {path.name}"
         )
     return model
+
+
+def read_calibrated(core: openvino.Core, packed: Path) -> openvino.Model:
+    """Read a packed int8 graph from memory: nothing is unpacked to the disk."""
+    from openvino import Tensor
+
+    weights = np.fromfile(packed.with_name("int8.bin"), np.uint8)
+    return core.read_model(gzip.decompress(packed.read_bytes()), Tensor(weights))
 
 
 def _find_device(device: str, available: list[str]) -> str:

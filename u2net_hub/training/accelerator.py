@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .config import TrainConfig
+from .trackers import check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,7 +31,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Prepare this process for training, alone or in the group that `accelerate launch` started.
 
     Raises:
-        ImportError: accelerate or timm is missing.
+        ImportError: accelerate, timm or a tracker is missing.
         ValueError: The device is not available, or it does not support the precision.
     """
     try:
@@ -40,6 +42,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     except ImportError as e:
         raise ImportError(f"training needs {e.name}; install it with: pip install 'u2net-hub[train]'") from e
 
+    check_trackers(config.track)
     device = config.device
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise ValueError(f"unknown device {device!r}, expected one of ['auto', 'cpu', 'cuda', 'mps']")
@@ -64,15 +67,50 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         )
     if precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("fp16 training needs a GPU; use --precision bf16 or float32")
-    logger.info("Training on %s with %s.", accelerator.device, precision)
+    if accelerator.num_processes > 1:
+        _share_cores(accelerator)
+    if accelerator.is_main_process:
+        _tell_processes(accelerator, precision)
     return accelerator
 
 
-def free_memory() -> float:
-    """Return the number of bytes that programs can allocate without swapping."""
-    import psutil
+def local_processes(accelerator: Accelerator) -> int:
+    """Return the number of processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
 
-    return float(psutil.virtual_memory().available)
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _share_cores(accelerator: Accelerator) -> None:
+    """Give each process of a group on CPUs its part of the cores.
+
+    Launchers give each one a single thread where OMP_NUM_THREADS does not say otherwise.
+    """
+    if accelerator.device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, usable_cores() // local_processes(accelerator)))
+
+
+def _tell_processes(accelerator: Accelerator, precision: str) -> None:
+    """Log where the run trains, and in how many processes."""
+    device, number = accelerator.device, accelerator.num_processes
+    if number > 1:
+        threads = f", threads of each: {torch.get_num_threads()}" if device.type == "cpu" else ""
+        logger.info(
+            "Training on %s with %s in %d processes, %d on this machine%s.",
+            *(device.type, precision, number, local_processes(accelerator), threads),
+        )
+        return
+    logger.info("Training on %s with %s in one process.", device, precision)
+    asked = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= os.environ.keys()
+    if asked and "WORLD_SIZE" not in os.environ:
+        logger.warning(
+            "accelerate launch was asked for several processes, but it started one, as always without GPUs. "
+            "To train in two processes on CPUs: "
+            "torchrun --nproc-per-node 2 -m u2net_hub train ... --device cpu"
+        )
 
 
 @contextmanager

@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
+
+from .streaming import UnreadablePairError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,6 +78,29 @@ def write_checkpoint(run: Path, step: int, accelerator: Accelerator, progress: M
         for old in sorted(folder.glob("step-*"))[:-_KEPT]:
             shutil.rmtree(old)
     return finished
+
+
+@contextmanager
+def tell_how_to_go_on(run: Path, command: str) -> Iterator[None]:
+    """Add to the error of a pair that cannot be read which checkpoint is left, and how to continue the run.
+
+    Args:
+        run: The folder of the run.
+        command: The command that continues it.
+
+    Raises:
+        UnreadablePairError: The same error, with more words.
+    """
+    try:
+        yield
+    except UnreadablePairError as e:
+        kept = newest_checkpoint(run)
+        advice = (
+            f"{kept} is intact: put a good file in its place, and go on with: {command}"
+            if kept
+            else "there is no checkpoint yet: put a good file in its place, and start again"
+        )
+        raise UnreadablePairError(f"a pair cannot be read in the middle of the run: {e}; {advice}") from e
 
 
 def _flush(path: Path) -> None:

@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 from ..atomic import write_file
 from ..config import STAGES
+from .augmentation import Augmentation, check_augmentation
+from .loss_weights import LossWeights, check_loss_weights
+from .trackers import check_names
 
 
 class Phase(NamedTuple):
@@ -26,7 +29,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Augmentation, LossWeights):
     """Everything that decides what a training step does.
 
     The docstring below each field is its help text; see `field_help`.
@@ -52,18 +55,14 @@ class Recipe:
     """Learning rate at the end of the cosine, as a fraction of the highest."""
     ema: float | None = None
     """Decay of the moving average of the weights. Without it, no average is kept."""
-    bce: float = 1.0
-    """Weight of the binary cross-entropy loss."""
-    iou: float = 0.0
-    """Weight of the soft IoU loss."""
-    l1: float = 0.0
-    """Weight of the mean absolute error of the map."""
     side_weights: tuple[float, ...] | None = None
     """Loss weight of each output, the fused output first. By default all are 1, as in the paper."""
-    flip: bool = True
-    """Mirror half of the pictures horizontally."""
-    jitter: float = 0.0
-    """Largest relative change of brightness, contrast and saturation, from 0 up to 1."""
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = None
+    """Weights of the classes in the loss: one number for each, or balanced for the inverse of their share of
+    the training masks. By default all are 1."""
+    scales: tuple[float, ...] | None = None
+    """Sizes of batches as multiples of the crop, one of them drawn for each batch, as in F³Net: 0.75, 1 and
+    1.25, for instance. By default batches are not resized."""
     clip_norm: float | None = None
     """Largest norm of the gradient. By default gradients are not clipped."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
@@ -153,8 +152,9 @@ class TrainConfig:
         ValueError: A field is out of range, or contradicts another one.
     """
 
-    data: str
-    """Folder or list file of photos and masks."""
+    data: str | tuple[str, ...]
+    """Folder or list file of photos and masks, or several. A share may follow each: DUTS-TR:0.2 trains on a
+    fifth of the pairs, mine:3 repeats them three times. Held-out pairs come from the first."""
     out: str
     """Folder of the run."""
     images: str | None = None
@@ -167,6 +167,8 @@ class TrainConfig:
     """Weights to fine-tune: a bundled name, a path, or a name on the Hub. By default the network is new."""
     classes: int | None = None
     """Number of classes, background included, if masks hold class numbers. By default masks are saliency."""
+    labels: tuple[str, ...] | None = None
+    """Names of the classes, background first. They tell the number of classes too."""
     freeze: tuple[Literal["encoder", "bn"], ...] = ()
     """Parts of the network that do not learn: encoder, or bn for batch norm."""
     recipe: str | None = None
@@ -175,7 +177,8 @@ class TrainConfig:
     overrides: Mapping[str, object] | None = None
     """Fields of the recipe to change, by name."""
     validation: float | None = None
-    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300."""
+    """Pairs to hold out for validation: a number, or a fraction below 1. By default 10 %, at most 300; with
+    `init` at least 12 of them, or a quarter of fewer than 48."""
     validation_data: str | None = None
     """Separate data set to validate on. Then no training pair is held out."""
     input_size: tuple[int, int] | None = None
@@ -188,13 +191,18 @@ class TrainConfig:
     device: str = "auto"
     """Device to train on: auto, cpu, cuda or mps."""
     validate_every: int | None = None
-    """Steps between validations. By default there are twenty validations in a run."""
+    """Steps between validations. By default there are twenty validations in a run, or one at its end if the
+    recipe interpolates. A run with `init` also validates its start."""
     save_every: int | None = None
-    """Steps between checkpoints. By default a checkpoint is written after each validation."""
+    """Steps between checkpoints. By default those between validations, at most a twentieth of the run. Each
+    validation is followed by a checkpoint too."""
     keep: int = 3
     """Number of best weights to keep."""
-    cache: Literal["auto", "memory", "disk"] = "auto"
-    """Where decoded pictures are kept: memory, disk, or auto for disk only if memory is too small."""
+    cache: Literal["auto", "memory", "disk", "stream"] = "auto"
+    """Where decoded pictures are kept: memory, disk (temporary files in `out`), or stream for nowhere, which
+    decodes each one when it is needed. auto takes the first of these that has the room."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ("tensorboard",)
+    """Where charts of the run go: tensorboard (the default), trackio or wandb. Can be repeated."""
     evaluate: tuple[str, ...] = ()
     """Data sets to score the result on at the end, besides the held-out pairs."""
     push_to: str | None = None
@@ -203,6 +211,12 @@ class TrainConfig:
     """Compile the network, which pays off in long runs on a GPU."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, str):  # one set is written as before, several as a tuple
+            several = tuple(map(str, self.data))
+            object.__setattr__(self, "data", several[0] if len(several) == 1 else several)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(self.labels))
+            object.__setattr__(self, "classes", self.classes or len(self.labels))
         if self.recipe not in (None, *RECIPES):
             raise ValueError(f"unknown recipe {self.recipe!r}, expected one of {list(RECIPES)}")
         if self.init is None and self.model not in STAGES:
@@ -214,6 +228,10 @@ class TrainConfig:
             raise ValueError(
                 f"classes is {self.classes}, expected 2 to 255, background included; 255 means no label"
             )
+        if self.labels is not None and len(self.labels) != self.classes:
+            raise ValueError(
+                f"got {len(self.labels)} labels for {self.classes} classes, expected one for each"
+            )
         wrong = set(self.freeze) - {"encoder", "bn"}
         if wrong:
             raise ValueError(f"cannot freeze {sorted(wrong)}, expected 'encoder' or 'bn'")
@@ -221,21 +239,29 @@ class TrainConfig:
             raise ValueError("a frozen encoder needs trained weights: give a source as init (--init SOURCE)")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed is {self.seed}, expected 0 to 2**64 - 1")
-        if self.cache not in ("auto", "memory", "disk"):
-            raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk']")
+        if self.cache not in ("auto", "memory", "disk", "stream"):
+            raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk', 'stream']")
+        check_names(self.track)
         if self.keep < 1:
             raise ValueError(f"keep is {self.keep}, expected at least 1")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}, expected at least 1")
         recipe = self.settings
         _check_recipe(recipe)
+        check_loss_weights(recipe, self.classes)
         if self.init is None and not recipe.phases:
             raise ValueError(f"recipe {self.recipe_name!r} needs trained weights; give them with --init")
+        _check_class_weights(recipe, self.classes)
         if recipe.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {recipe.batch_size} does not divide into {self.accumulate} parts, "
                 "expected a multiple"
             )
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The training data as a tuple, whether there is one set or several."""
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     @property
     def recipe_name(self) -> str:
@@ -252,8 +278,9 @@ class TrainConfig:
             ValueError: A change names no field of the recipe.
         """
         changes = dict(self.overrides or {})
-        if changes.get("ema") is not None:
-            changes.setdefault("interpolate", None)  # a moving average that is asked for replaces it
+        for asked, other in (("ema", "interpolate"), ("interpolate", "ema")):
+            if changes.get(asked) is not None:
+                changes.setdefault(other, None)  # the two exclude each other; the one asked for is taken
         if "epochs" in changes:  # epochs that are asked for are not limited
             changes = {"least_steps": 0, "most_steps": None, **changes}
         known = [field.name for field in fields(Recipe)]
@@ -286,10 +313,14 @@ class TrainConfig:
             content["out"] = str(path.parent)
             for name in ("freeze", "evaluate", "input_size"):
                 content[name] = None if content[name] is None else tuple(content[name])
+            content["track"] = tuple(content.get("track", cls.track))
             overrides = content["overrides"]
+            if isinstance(overrides.get("class_weights"), list):
+                overrides["class_weights"] = tuple(overrides["class_weights"])
             overrides["phases"] = tuple(Phase(*phase) for phase in overrides["phases"])
-            if overrides["side_weights"] is not None:
-                overrides["side_weights"] = tuple(overrides["side_weights"])
+            for name in ("side_weights", "scales"):
+                if overrides.get(name) is not None:
+                    overrides[name] = tuple(overrides[name])
             return cls(**content)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is not there: {path.parent} holds no run to resume") from None
@@ -303,17 +334,17 @@ def field_help(cls: type) -> dict[str, str]:
     Returns:
         Names of fields and their help texts; nothing where the source is not installed.
     """
-    try:
-        source = inspect.getsource(cls)
-    except OSError:
-        return {}
-    (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.ClassDef)
     texts = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = " ".join(text.split())
+    for each in reversed(cls.__mro__[:-1]):
+        try:
+            (definition,) = ast.parse(inspect.getsource(each)).body
+        except OSError:
+            return {}
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
     return texts
 
 
@@ -334,11 +365,8 @@ def _check_recipe(recipe: Recipe) -> None:
     for phase in recipe.phases:
         if not 32 <= phase.crop <= phase.load:
             raise ValueError(f"phase crops {phase.crop} of {phase.load} px, expected 32 ≤ crop ≤ load")
-    if min(recipe.bce, recipe.iou, recipe.l1) < 0 or recipe.bce + recipe.iou + recipe.l1 == 0:
-        raise ValueError(
-            f"loss weights bce {recipe.bce}, iou {recipe.iou}, l1 {recipe.l1}: expected at least one above "
-            "0, none below"
-        )
+    if recipe.scales is not None and not (recipe.scales and all(0.25 <= s <= 4 for s in recipe.scales)):
+        raise ValueError(f"scales are {recipe.scales}, expected multiples of the crop from 0.25 to 4")
     if recipe.interpolate is not None and not 0 < recipe.interpolate <= 1:
         raise ValueError(f"interpolate is {recipe.interpolate}, expected a fraction above 0 and up to 1")
     if recipe.interpolate is not None and recipe.ema is not None:
@@ -351,5 +379,19 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"warmup is {recipe.warmup}, expected a part of the run from 0 up to 1")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise ValueError(f"ema is {recipe.ema}, expected a decay between 0 and 1")
-    if not 0 <= recipe.jitter < 1:
-        raise ValueError(f"jitter is {recipe.jitter}, expected a part from 0 up to 1")
+    check_augmentation(recipe)
+
+
+def _check_class_weights(recipe: Recipe, classes: int | None) -> None:
+    weights = recipe.class_weights
+    if weights is None:
+        return
+    if classes is None:
+        raise ValueError("class_weights are for masks of class numbers; say how many with --classes N")
+    if weights == "balanced":
+        return
+    if isinstance(weights, str) or len(weights) != classes or min(weights) < 0 or not max(weights) > 0:
+        raise ValueError(
+            f"class_weights is {weights!r}, expected 'balanced' or {classes} numbers, at least one above 0, "
+            "none below"
+        )

@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..datasets import IGNORED, SaliencyDataset, read_mask
-from .config import TrainConfig
+from ..datasets import (
+    FOREGROUND,
+    SaliencyDataset,
+    check_saliency_masks,
+    join,
+    parse_share,
+    take,
+    without_copies,
+)
+from .config import Recipe, TrainConfig
 
 logger = logging.getLogger(__name__)
 
-_INSPECTED = 16
-"""The number of masks that are looked at to tell class masks from saliency masks."""
+_MATTES = 0.05
+"""Masks with a larger share of grey pixels are mattes; soft edges take about a hundredth."""
 
 
-def open_data(config: TrainConfig) -> SaliencyDataset:
-    """Open the pairs of the run, including those that will be held out.
+def open_data(config: TrainConfig) -> list[SaliencyDataset]:
+    """Open the data sets of the run, with all their pairs, including those that will be held out.
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.
-        ValueError: The masks hold class numbers, but the configuration has no `classes`.
+        ValueError: Masks hold class numbers, but the configuration has no `classes`; or `images` or `masks`
+            would name one folder for several sets.
     """
-    dataset = SaliencyDataset(config.data, images=config.images, masks=config.masks, classes=config.classes)
+    paths = [parse_share(each).path for each in config.data_sets]
+    if len(paths) > 1:
+        _check_inside(paths, [folder for folder in (config.images, config.masks) if folder is not None])
+    sets = [
+        SaliencyDataset(path, images=config.images, masks=config.masks, classes=config.classes)
+        for path in paths
+    ]
     if config.classes is None:
-        check_saliency_masks(dataset)
-    return dataset
+        for dataset in sets:
+            check_saliency_masks(dataset)
+    return sets
+
+
+def _check_inside(sets: Sequence[str], folders: Sequence[str]) -> None:
+    for path in map(Path, sets):
+        for folder in folders:
+            inside = (path if path.is_dir() else path.parent) / folder
+            if Path(folder).is_absolute() or not inside.is_dir():
+                raise ValueError(
+                    f"{folder} is not a folder inside {path}; with several sets, images and masks name "
+                    "folders inside each of them"
+                )
 
 
 def held_out_by_default(pairs: int, *, tuning: bool = False) -> int:
@@ -43,15 +74,60 @@ def held_out_by_default(pairs: int, *, tuning: bool = False) -> int:
 def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
     """Open the data and return its two parts (training, held out).
 
-    If `config.validation_data` is given, that data set is held out, and all pairs of the data train.
+    Held-out pairs come from the first set alone, which is the one that the network is made for. They are
+    chosen before shares are taken, so that the scores of runs with other shares are comparable. Photos
+    of the other sets that show the same picture as a held-out one do not train. If `config.validation_data`
+    is given, that data set is held out, and all pairs train but copies of its photos.
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.
         ValueError: One of the two parts would be empty, or the masks do not fit the configuration.
     """
-    whole = open_data(config)
+    first, *others = open_data(config)
     if config.validation_data is not None:
-        return whole, SaliencyDataset(config.validation_data, classes=config.classes)
+        held_out = SaliencyDataset(config.validation_data, classes=config.classes)
+    else:
+        first, held_out = _split(config, first)
+    shares = [parse_share(each).times for each in config.data_sets]
+    parts = [first, *others]
+    taken = [take(part, times, seed=config.seed) for part, times in zip(parts, shares, strict=True)]
+    for i, part in enumerate(taken):
+        if i or config.validation_data is not None:  # `split` keeps copies within the first set together
+            taken[i] = without_copies(part, held_out)
+            if copies := len(part) - len(taken[i]):
+                logger.warning(
+                    "%d photos of %s do not train, because they show the same as held-out photos of %s.",
+                    *(copies, part.name, held_out.name),
+                )
+    training = join(taken)
+    if len(taken) > 1:
+        if config.validation_data is None:
+            held_out = _renamed(held_out, training.sources[0])
+        told = ", ".join(f"{n['samples']} of {name}" for name, n in training.contents().items())
+        logger.info("An epoch has %d samples: %s.", len(training.samples), told)
+        logger.info("All %d held-out pairs are from %s.", len(held_out), held_out.name)
+    if config.classes is None:
+        _tell_of_soft_masks(training, held_out, config.settings)
+    return training, held_out
+
+
+def _tell_of_soft_masks(training: SaliencyDataset, held_out: SaliencyDataset, recipe: Recipe) -> None:
+    """Log what the loss and the scores do with masks that have grey values."""
+    if soft := held_out.soft_share():
+        logger.info(
+            "Held-out masks have grey values (%.1f %% of their pixels): the loss takes such values as they "
+            "are, and scores count values from %d as the object.",
+            *(100 * soft, FOREGROUND),
+        )
+    if (recipe.iou or recipe.structure) and training.soft_share() > _MATTES:
+        # d/ds of s·t / (s + t - s·t), summed over pixels, has the sign of t - 1/2 if the maps are near t
+        logger.warning(
+            "The masks are mattes, but the IoU in the loss draws soft values to 0 and 1; leave it out with "
+            "--iou 0 --structure 0, which keeps --bce and --l1."
+        )
+
+
+def _split(config: TrainConfig, whole: SaliencyDataset) -> tuple[SaliencyDataset, SaliencyDataset]:
     wanted = (
         held_out_by_default(len(whole), tuning=config.init is not None)
         if config.validation is None
@@ -60,10 +136,43 @@ def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
     training, held_out = whole.split(wanted, seed=config.seed)
     if not len(held_out):
         raise ValueError(
-            f"no pair of {config.data} can be held out: each photo has more copies than the {wanted:g} "
-            "wanted, and copies stay together; hold out more with --validation"
+            f"no pair of {config.data_sets[0]} can be held out: each photo has more copies than the "
+            f"{wanted:g} wanted, and copies stay together; hold out more with --validation"
         )
     return training, held_out
+
+
+def _renamed(dataset: SaliencyDataset, source: str) -> SaliencyDataset:
+    """Name pairs as `join` does."""
+    renamed = dataset.subset(range(len(dataset)))
+    renamed.pairs = [pair._replace(name=f"{source}/{pair.name}") for pair in dataset.pairs]
+    return renamed
+
+
+def class_weights(dataset: SaliencyDataset, recipe: Recipe) -> Tensor | None:
+    """The weight of each class in the loss, float32 (classes,); None if all are 1.
+
+    Balanced weights are the inverse of the share of each class in the labelled pixels of the training masks,
+    divided by the number of classes, as in scikit-learn: equal shares give weights of 1. A repeated pair
+    counts several times. A class that no mask holds gets 0.
+
+    Raises:
+        OSError: A mask cannot be opened.
+        ValueError: A mask is damaged.
+    """
+    if recipe.class_weights is None or dataset.classes is None:
+        return None
+    if recipe.class_weights != "balanced":
+        return torch.tensor(recipe.class_weights)
+    counts = dataset.count_classes()
+    known = counts[counts > 0]
+    weights = np.zeros(len(counts))
+    weights[counts > 0] = counts.sum() / (len(counts) * known)
+    told = ", ".join(f"{weight:.3g}" for weight in weights)
+    logger.info("The classes weigh %s in the loss, from their shares of the training masks.", told)
+    if missing := np.flatnonzero(counts == 0).tolist():
+        logger.warning("No training mask holds the classes %s.", missing)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def fit_batch(batch_size: int, pairs: int, *, parts: int, live_norm: bool) -> int:
@@ -93,27 +202,3 @@ def fit_batch(batch_size: int, pairs: int, *, parts: int, live_norm: bool) -> in
         *(pairs, batch_size, smaller),
     )
     return smaller
-
-
-def check_saliency_masks(dataset: SaliencyDataset) -> None:
-    """Refuse masks that look like class numbers where saliency masks are expected.
-
-    Raises:
-        ValueError: Most labelled pixels of the inspected masks hold small numbers.
-        OSError: A mask cannot be opened.
-    """
-    count = np.zeros(256, np.int64)
-    for i in sorted(set(np.linspace(0, len(dataset) - 1, _INSPECTED).astype(int))):
-        path = dataset.mask_path(i)
-        numbers = read_mask(path, classes=256)
-        # a mask with a black and white palette stores 0 and 1, which mean 0 and 255
-        white = read_mask(path) >= 250
-        count += np.bincount(np.where(white, IGNORED, numbers).ravel(), minlength=256)
-    small, medium = int(count[1:100].sum()), int(count[100:IGNORED].sum())
-    if small > count[IGNORED] and not medium:
-        seen = np.flatnonzero(count).tolist()
-        raise ValueError(
-            f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
-            "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
-            "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
-        )

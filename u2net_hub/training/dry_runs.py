@@ -7,19 +7,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor
 
 from ..checkpoints import is_folded
+from ..datasets import IGNORED
 from ..model import U2Net
 from .accelerator import keep_freed_memory, make_accelerator
-from .batches import Batches, Pictures
+from .augmentation import Augmentation
+from .batches import Batches, Pictures, Source
 from .config import Phase, TrainConfig
 from .data import open_data
 from .loss import deep_supervision
+from .memory import MemoryPlan
 from .network import build_network, criterion_of, freeze, parts_to_freeze
+from .streaming import StreamedPictures
 from .trainer import Trainer
 from .unfolding import unfold_batch_norms
 
@@ -46,7 +51,9 @@ class Estimate:
     data_wait: dict[int, float]
     """The fraction of time spent waiting for batches, 0 to 1, by the side of the crop."""
     memory: int
-    """The bytes that the run needs, on the GPU or else in main memory, including the decoded pictures."""
+    """The bytes that a process takes on the GPU or else in main memory, measured, with decoded pictures."""
+    plan: MemoryPlan
+    """Where decoded pictures are kept, and the main memory that the run needs, counted."""
     seconds: float
     """The expected duration of all steps, without validation."""
 
@@ -67,13 +74,20 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
     waits: dict[int, float] = {}
     with keep_freed_memory(), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=folder), resume=False)
-        recipe = trainer.recipe
+        recipe, plan = trainer.recipe, trainer.make_plan(Path(config.out))
         few = trainer.training.subset(range(min(len(trainer.training), recipe.batch_size)))
         device = trainer.accelerator.device
+        trainer.set_train_mode()
         for phase in recipe.phases:
             if phase.crop in rates:
                 continue
-            stream = _repeat(trainer.batches(Pictures.read(few, (phase.load, phase.load)).to(device), phase))
+            size = (phase.load, phase.load)
+            pictures: Source = (
+                StreamedPictures(trainer.training, size, threads=trainer.threads)
+                if plan.cache == "stream"
+                else Pictures.read(few, size).to(device)
+            )
+            stream = _repeat(trainer, trainer.batches(pictures, phase))
             trainer.step(stream)[0].item()  # the first step allocates memory and selects kernels
             begin, steps, trainer.data_wait = time.perf_counter(), 0, 0.0
             while not steps or time.perf_counter() - begin < seconds:
@@ -82,9 +96,8 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             spent = time.perf_counter() - begin
             rates[phase.crop] = steps * recipe.batch_size / spent
             waits[phase.crop] = trainer.data_wait / spent
-        largest = max(phase.load for phase in recipe.phases)
-        stored = len(trainer.training) * largest * largest * 4
-        memory = stored + (
+            pictures.close()
+        memory = plan.pictures // plan.processes + (
             torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
             else psutil.Process().memory_info().rss
@@ -97,7 +110,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             for begin, phase in zip(begins, recipe.phases, strict=True)
         ]
         return Estimate(
-            device=str(trainer.accelerator.device),
+            device=str(device),
             parameters=sum(p.numel() for p in parameters),
             trained=sum(p.numel() for p in parameters if p.requires_grad),
             pairs=len(trainer.training),
@@ -105,6 +118,7 @@ def dry_run(config: TrainConfig, *, seconds: float = 10.0) -> Estimate:
             images_per_second=rates,
             data_wait=waits,
             memory=memory,
+            plan=plan,
             seconds=sum(spans),
         )
 
@@ -141,10 +155,16 @@ def overfit_one(
 
     recipe, device = config.settings, make_accelerator(config).device
     network = build_network(config).to(device)
-    pictures = Pictures.read(open_data(config).subset([index]), (_SIDE, _SIDE)).to(device)
+    pictures = Pictures.read(open_data(config)[0].subset([index]), (_SIDE, _SIDE)).to(device)
     still = Phase(1.0, _SIDE, _SIDE)
     x, target = Batches(
-        pictures, network.config, still, batch_size=1, seed=0, flip=False, classes=bool(config.classes)
+        pictures,
+        network.config,
+        still,
+        batch_size=1,
+        seed=0,
+        augmentation=Augmentation(flip=False),
+        classes=bool(config.classes),
     )[0]
     if is_folded(network.state_dict()):
         unfold_batch_norms(network, pictures, still)
@@ -173,9 +193,11 @@ def overfit_one(
 @torch.inference_mode()
 def _error(network: U2Net, x: Tensor, target: Tensor) -> float:
     fused = network.eval()(x)[0]
-    wrong = fused.argmax(1) != target if target.ndim == 3 else (fused.sigmoid() - target).abs()
-    return float(wrong.float().mean())
+    if target.ndim == 4:
+        return float((fused.sigmoid() - target).abs().mean())
+    wrong = (fused.argmax(1) != target)[target != IGNORED]
+    return float(wrong.float().sum() / max(wrong.numel(), 1))
 
 
-def _repeat(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    return (batches[number] for number in itertools.count())
+def _repeat(trainer: Trainer, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    return (trainer.rescaled(*batches[number], number) for number in itertools.count())

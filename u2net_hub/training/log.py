@@ -1,4 +1,4 @@
-"""The log of a training run: metrics.csv and TensorBoard files."""
+"""The log of a training run: metrics.csv, and the same values for the trackers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..atomic import write_file
+from .trackers import finish_trackers
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from accelerate import Accelerator
 
 
 COLUMNS = (
@@ -25,46 +26,40 @@ COLUMNS = (
 
 
 class RunLog:
-    """Writes rows to metrics.csv, and the same values to TensorBoard.
+    """Writes rows to metrics.csv, and the same values to the trackers of a run.
 
     Args:
         folder: The folder of the run.
-        step: The step that the run continues from. Rows of later steps are removed.
-        tensorboard: Whether to write event files into `folder`/tensorboard.
+        step: The step that the run continues from. Rows of later steps are removed; for 0, all rows.
+        accelerator: What has the trackers; they are closed with the log. None tracks nothing.
     """
 
-    def __init__(self, folder: Path, step: int, *, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path, step: int, accelerator: Accelerator | None = None) -> None:
         self.path = folder / "metrics.csv"
         self.folder = folder
-        rows = (
-            [row for row in read_metrics(self.path) if int(row["step"]) <= step] if self.path.exists() else []
-        )
+        rows = read_metrics(self.path) if step and self.path.exists() else []
         kept = io.StringIO(newline="")
         writer = csv.DictWriter(kept, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row for row in rows if int(row["step"]) <= step)
         write_file(self.path, kept.getvalue().encode())
         self._file = self.path.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, COLUMNS)
-        self._board: SummaryWriter | None = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        self._accelerator = accelerator
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write one row. Floats are written in full, so that two runs can be compared bit by bit."""
         self._writer.writerow({"step": step, **{k: repr(v) for k, v in values.items()}})
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name.replace("val_", "validation/"), value, step)
+        if self._accelerator is not None:
+            named = {name.replace("val_", "validation/"): value for name, value in values.items()}
+            self._accelerator.log(named, step=step)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the files and the trackers."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._accelerator is not None:
+            finish_trackers(self._accelerator)
 
     def __enter__(self) -> RunLog:
         return self

@@ -5,22 +5,28 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import U2NetConfig
 from ..model import U2Net
-from .config import TrainConfig
+from .config import Phase, TrainConfig
 from .loss import Criterion, cross_entropy, saliency_loss
+from .loss_weights import LOSSES
 
 logger = logging.getLogger(__name__)
 
 
-def criterion_of(config: TrainConfig) -> Criterion:
-    """The loss applied to each output."""
+def criterion_of(config: TrainConfig, class_weights: Tensor | None = None) -> Criterion:
+    """The loss applied to each output.
+
+    Args:
+        config: The configuration of the run.
+        class_weights: The weight of each class, on the device of the network; by default all are 1.
+    """
     if config.classes:
-        return cross_entropy
+        return cross_entropy if class_weights is None else partial(cross_entropy, weights=class_weights)
     recipe = config.settings
-    return partial(saliency_loss, bce=recipe.bce, iou=recipe.iou, l1=recipe.l1)
+    return partial(saliency_loss, **{name: getattr(recipe, name) for name in LOSSES})
 
 
 def build_network(config: TrainConfig) -> U2Net:
@@ -34,7 +40,12 @@ def build_network(config: TrainConfig) -> U2Net:
     size = {} if config.input_size is None else {"input_size": config.input_size}
     heads: dict[str, object] = {}
     if config.classes is not None:
-        heads = {"out_channels": config.classes, "activation": "softmax", "minmax": "never"}
+        heads = {
+            "out_channels": config.classes,
+            "activation": "softmax",
+            "minmax": "never",
+            "labels": config.labels,
+        }
     if config.init is None:
         side = config.settings.phases[-1].load
         new = U2NetConfig(variant=config.model, input_size=(side, side))
@@ -45,9 +56,10 @@ def build_network(config: TrainConfig) -> U2Net:
             f"{config.init} takes {source.config.in_channels} input channels, but photos have 3 (RGB)"
         )
     if config.classes is None or source.config.out_channels == config.classes:
-        source.config = source.config.replace(**size)
+        names = {} if config.labels is None else {"labels": config.labels}
+        source.config = source.config.replace(**size, **names)
         return source
-    network = U2Net(source.config.replace(**size, **heads, labels=None, invert=False))
+    network = U2Net(source.config.replace(**size, **heads, invert=False))
     body = {k: v for k, v in source.state_dict().items() if not k.startswith(("side", "outconv"))}
     network.load_state_dict(body, strict=False)
     logger.warning(
@@ -56,6 +68,23 @@ def build_network(config: TrainConfig) -> U2Net:
         *(config.init, source.config.out_channels, config.classes, len(source.encoder)),
     )
     return network
+
+
+def warn_of_other_size(size: tuple[int, int], last: Phase) -> None:
+    """Warn if the network is used on pictures with less than half or more than twice the training's pixels.
+
+    Args:
+        size: The (height, width) in pixels at which the network is used.
+        last: The last phase of the training.
+    """
+    h, w = size
+    if 0.5 <= h * w / last.load**2 <= 2:
+        return
+    logger.warning(
+        "The network is trained on pictures of %d × %d px but used at %d × %d px (height × width), where its "
+        "maps may be worse: choose --crop near %d, or --input-size %d.",
+        *(last.load, last.load, h, w, round((h * w) ** 0.5 * last.crop / last.load), last.load),
+    )
 
 
 def parts_to_freeze(config: TrainConfig) -> tuple[str, ...]:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
+from ..config import U2NetConfig
 from ..evaluation import draw_plots
-from ..imaging import Entry, draw_sheet
+from ..imaging import Entry, draw_sheet, palette
 from .log import read_metrics
 
 
@@ -35,8 +38,8 @@ def plot_run(folder: Path) -> None:
         figure.savefig(folder / file)
 
     draw("training loss and learning rate", "loss.png", [("loss", "loss"), ("lr", "learning rate")])
-    scores = [("val_mae", "MAE"), ("val_max_f", "max F"), ("val_miou", "mean IoU")]
-    draw("scores on held-out pairs", "learning.png", scores)
+    names = {"mae": "MAE", "max_f": "max F", "weighted_f": "weighted F", "miou": "mean IoU"}
+    draw("scores on held-out pairs", "learning.png", [(f"val_{key}", name) for key, name in names.items()])
 
 
 def draw_validation(
@@ -45,3 +48,25 @@ def draw_validation(
     """Write a contact sheet with a row for each sample: photo (H, W, 3), ground truth (H, W), map (H, W)."""
     entries = [Entry([Image.fromarray(array) for array in row], "") for row in rows]
     draw_sheet(entries, columns=1, tile=160, title="photo, ground truth, map").save(path)
+
+
+def draw_batch(path: Path, x: Tensor, target: Tensor, config: U2NetConfig) -> None:
+    """Write a contact sheet of a batch as the network sees it: each photo beside its mask.
+
+    Args:
+        path: The file to write.
+        x: Normalised photos, float32 (B, 3, H, W).
+        target: Masks in [0, 1], (B, 1, H, W), or class numbers, (B, H, W).
+        config: The preprocessing.
+    """
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (config.mean, config.std))
+    photos = ((x * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    if target.ndim == 4:
+        masks = [Image.fromarray((each * 255).round().byte().numpy()) for each in target[:, 0]]
+    else:
+        masks = [Image.fromarray(each.byte().numpy()).convert("P") for each in target]
+        for mask in masks:
+            mask.putpalette(palette())
+    entries = [Entry([Image.fromarray(photo), mask], "") for photo, mask in zip(photos, masks, strict=True)]
+    title = f"a batch at {x.shape[3]} px: photo and mask"
+    draw_sheet(entries[:24], columns=4, tile=128, title=title).save(path)

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
+from ..datasets import parse_share
 from ..hub import is_hub_id, list_bundled
 from .config import RECIPES, TrainConfig
 
@@ -16,9 +17,12 @@ _PATHS = ("data", "out", "images", "masks", "init", "validation_data", "evaluate
 """The fields of TrainConfig that hold paths."""
 
 
-def resume_command(out: str, processes: int = 1) -> str:
+def resume_command(out: str, processes: int = 1, *, cpu: bool = False) -> str:
     """Make the command that continues a run."""
-    launcher = ["u2net"] if processes == 1 else ["accelerate", "launch", "-m", "u2net_hub"]
+    launcher = ["u2net"]
+    if processes > 1:  # accelerate starts several processes on GPUs only
+        start = ["torchrun", "--nproc-per-node", str(processes)] if cpu else ["accelerate", "launch"]
+        launcher = [*start, "-m", "u2net_hub"]
     return shlex.join([*launcher, "train", "--out", out, "--resume"])
 
 
@@ -30,7 +34,9 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
     def inside_data(folder: str | None) -> str | None:
         # a folder that `find_pairs` finds inside the data set stays relative to it
-        if folder is None or (Path(config.data) / folder).is_dir() or not Path(folder).is_dir():
+        if folder is None or not Path(folder).is_dir():
+            return folder
+        if any((Path(parse_share(each).path) / folder).is_dir() for each in config.data_sets):
             return folder
         return absolute(folder)
 
@@ -39,7 +45,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
         init = absolute(init)
     return replace(
         config,
-        data=absolute(config.data),
+        data=tuple(map(absolute, config.data_sets)),
         out=absolute(config.out),
         images=inside_data(config.images),
         masks=inside_data(config.masks),
@@ -77,10 +83,32 @@ def python_call(config: TrainConfig) -> str:
             recipe = RECIPES[config.recipe_name]
             value = {k: v for k, v in (value or {}).items() if v != getattr(recipe, k)} or None
         elif field.name in _PATHS and value:
-            value = tuple(map(without_folders, value)) if isinstance(value, tuple) else without_folders(value)
+            value = _names(value)
         if field.default is MISSING or value != field.default:
             arguments.append(f"{field.name}={value!r}")
     return f"train(TrainConfig({', '.join(arguments)}))"
+
+
+def public_settings(config: TrainConfig, command: str) -> dict[str, bool | int | float | str | None]:
+    """The settings of a run as trackers show them: the recipe in full, each path shortened to its last name.
+
+    Args:
+        config: The settings of the run.
+        command: The command that started it, without folders.
+    """
+    settings: dict[str, bool | int | float | str | None] = {"command": command}
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values |= vars(config.settings) | {"recipe": config.recipe_name}
+    for name, value in values.items():
+        if name == "overrides":
+            continue
+        shown = _names(value) if name in _PATHS and value else value
+        settings[name] = shown if shown is None or isinstance(shown, (bool, int, float, str)) else str(shown)
+    return settings
+
+
+def _names(paths: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return tuple(map(without_folders, paths)) if isinstance(paths, tuple) else without_folders(paths)
 
 
 def first_command(config: TrainConfig, command: str | None, *, record: Path | None = None) -> str:

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -24,13 +25,21 @@ from ..inference import SaliencyPipeline
 from ..model import U2Net
 from .accelerator import keep_freed_memory
 from .background_push import BackgroundPusher
-from .checkpointing import checkpoint_name, newest_checkpoint, write_checkpoint
+from .checkpointing import checkpoint_name, newest_checkpoint, tell_how_to_go_on, write_checkpoint
 from .config import TrainConfig
 from .log import RunLog, history
 from .plots import draw_validation, plot_run
-from .provenance import first_command, resume_command, with_absolute_paths, without_folders
+from .progress import Progress, phase_at
+from .provenance import (
+    first_command,
+    public_settings,
+    resume_command,
+    with_absolute_paths,
+    without_folders,
+)
 from .signals import stop_gently
-from .trainer import Progress, Trainer, TrainingDiverged, phase_at
+from .trackers import start_trackers
+from .trainer import Trainer, TrainingDiverged
 from .validation import predict, score
 
 logger = logging.getLogger(__name__)
@@ -42,7 +51,8 @@ def train(
     """Train a network and keep the best weights by their score on held-out pairs.
 
     The run leaves these in `config.out`: train.json (the configuration), split.json (the held-out pairs),
-    metrics.csv, loss.png, learning.png, validation.png (photo, ground truth and map), tensorboard/,
+    metrics.csv, loss.png, learning.png, batch.png (photos and masks as the network sees them), validation.png
+    (photo, ground truth and map), tensorboard/,
     checkpoints/ (everything that `resume` needs), best/ (the best weights, each laid out as a Hub repo) and
     final/ (the best of them, with results.json and its plots).
 
@@ -102,12 +112,13 @@ class Run:
             self._record_start()
         if self.config.push_to is not None and self.is_main:
             self.pusher = BackgroundPusher(self.config.push_to, branch="training")
-        largest = max(phase.load for phase in self.recipe.phases)
-        trainer.pictures = trainer.decode(trainer.training, (largest, largest), "training set")
-        self.validation = trainer.decode(trainer.held_out, trainer.network.config.input_size, "held-out set")
-        go_on = resume_command(self.config.out, self.accelerator.num_processes)
-        with keep_freed_memory(), stop_gently(go_on if self.is_main else None) as self.stopping:
-            self._loop()
+        go_on = resume_command(
+            self.config.out, self.accelerator.num_processes, cpu=self.accelerator.device.type == "cpu"
+        )
+        with self._open_log() as log, tell_how_to_go_on(self.out, go_on):
+            self._decode()
+            with keep_freed_memory(), stop_gently(go_on if self.is_main else None) as self.stopping:
+                self._loop(log)
         if self.stopping:
             message = f"stopped at step {self.progress.step} of {self.total_steps}; go on with: {go_on}"
             if self.is_main:
@@ -118,10 +129,12 @@ class Run:
     def _record_start(self) -> None:
         """Write train.json and split.json."""
         with_absolute_paths(self.config).save(self.out / "train.json", command=self.command)
-        split = {
+        split: dict[str, object] = {
             "training_sha256": self.trainer.fingerprint,
             "held_out": [pair.name for pair in self.trainer.held_out.pairs],
         }
+        if len(self.trainer.training.sources) > 1:
+            split["sets"] = self.trainer.training.contents()
         write_file(self.out / "split.json", (json.dumps(split, indent=1) + "\n").encode())
 
     def _resume(self, checkpoint: Path) -> None:
@@ -129,16 +142,35 @@ class Run:
         begun_with = saved.pop("training_sha256"), saved.pop("total")
         if begun_with != (self.trainer.fingerprint, self.total_steps):
             raise ValueError(
-                f"{self.config.data} holds other pairs, or the recipe has another length, than when "
-                f"{checkpoint} was written; a run resumes on the data and settings it was started with"
+                f"{' + '.join(self.config.data_sets)} holds other pairs, or the recipe has another length, "
+                f"than when {checkpoint} was written; a run resumes on the data and settings it was started "
+                "with"
             )
         self.accelerator.load_state(str(checkpoint))
         self.trainer.progress = Progress(**saved)
         logger.info("The run continues from %s.", checkpoint)
 
-    def _loop(self) -> None:
+    def _open_log(self) -> AbstractContextManager[RunLog | None]:
+        """Open the log and start the trackers, in the main process."""
+        if not self.is_main:
+            return nullcontext()
+        settings = public_settings(self.config, self.command)
+        start_trackers(self.accelerator, self.config.track, self.out, self.progress.step, settings)
+        return RunLog(self.out, self.progress.step, self.accelerator)
+
+    def _decode(self) -> None:
+        """Decode the pictures as the memory plan says. The main process alone validates."""
+        trainer = self.trainer
+        plan = trainer.make_plan()
+        if self.is_main:
+            plan.log()
+        trainer.pictures = trainer.open_pictures()
+        if self.is_main:
+            size = trainer.network.config.input_size
+            self.validation = trainer.decode(trainer.held_out, size, "held-out set")
+
+    def _loop(self, log: RunLog | None) -> None:
         trainer, progress = self.trainer, self.progress
-        log = RunLog(self.out, progress.step) if self.is_main else None
         bar: tqdm[NoReturn] = tqdm(
             total=self.total_steps,
             initial=progress.step,
@@ -190,8 +222,6 @@ class Run:
         finally:
             bar.close()
             stream.close()
-            if log is not None:
-                log.close()
 
     def _record(
         self,
@@ -219,7 +249,7 @@ class Run:
             if log is not None:
                 row = {
                     "seconds": progress.seconds,
-                    "epoch": step * self.recipe.batch_size / len(self.trainer.training),
+                    "epoch": step * self.recipe.batch_size / len(self.trainer.training.samples),
                     "crop": phase_at(self.recipe, step - 1, self.total_steps).crop,
                     "lr": lr,
                     "loss": loss,
@@ -243,7 +273,8 @@ class Run:
         if not self.is_main:
             return
         progress, pictures, classes = self.progress, self.validation, self.config.classes
-        maps = predict(self.trainer.averaged, pictures, precision=self.recipe.precision)
+        network = self.trainer.averaged()
+        maps = predict(network, pictures, precision=self.recipe.precision)
         scores = score(maps, pictures, classes=classes, weighted=self.recipe.interpolate is not None)
         logger.info("step %d: %s", progress.step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         if log is not None:
@@ -256,14 +287,14 @@ class Run:
             for i in shown
         ]
         draw_validation(self.out / "validation.png", rows)
-        self._keep_best(scores)
+        self._keep_best(network, scores)
 
-    def _keep_best(self, scores: dict[str, float]) -> None:
+    def _keep_best(self, network: U2Net, scores: dict[str, float]) -> None:
         step, folder = self.progress.step, self.out / "best"
         best = sorted([*self.progress.best, {"step": step, **scores}], key=_rank)[: self.config.keep]
         names = {checkpoint_name(int(entry["step"])) for entry in best}
         if checkpoint_name(step) in names:
-            kept = self.trainer.averaged.save_pretrained(folder / checkpoint_name(step))
+            kept = network.save_pretrained(folder / checkpoint_name(step))
             if self.pusher is not None and best[0]["step"] == step:
                 told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
                 self.pusher.push(kept, f"Step {step} of {self.total_steps}: {told}")
@@ -315,7 +346,7 @@ class Run:
         )
         crops = " → ".join(str(phase.crop) for phase in recipe.phases)
         training = Training(
-            data=(self.trainer.training.name,),
+            data=self.trainer.training.sources,
             start=None if config.init is None else without_folders(config.init),
             recipe=f"{config.recipe_name}: {recipe.optimizer}, learning rate {recipe.lr:g}, batches of "
             f"{recipe.batch_size}, {self.total_steps} steps, crops of {crops} px",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +18,19 @@ from tqdm import tqdm
 from ..checkpoints import is_folded
 from ..datasets import SaliencyDataset
 from ..model import U2Net
-from .accelerator import free_memory, make_accelerator
-from .batches import Batches, Pictures
+from .accelerator import local_processes, make_accelerator, usable_cores
+from .batches import Batches, Pictures, Source
 from .checkpointing import newest_checkpoint
-from .config import Phase, Recipe, TrainConfig, phases_near
-from .data import divide, fit_batch
+from .config import Phase, TrainConfig, phases_near
+from .data import class_weights, divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
-from .network import build_network, criterion_of, freeze, parts_to_freeze
+from .memory import MemoryPlan, plan_run
+from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .plots import draw_batch
+from .progress import Progress, number_of_steps, phase_at
+from .scales import rescale
+from .streaming import StreamedPictures
 from .unfolding import PHOTOS, unfold_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -35,24 +38,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingDiverged(RuntimeError):
     """The loss became NaN or infinite, or grew to several times its lowest value."""
-
-
-@dataclass
-class Progress:
-    """The state of a run that a checkpoint holds besides tensors."""
-
-    step: int = 0
-    """The number of optimizer steps done."""
-    seconds: float = 0.0
-    """The time spent on training and validation, over all parts of a resumed run."""
-    smooth: float | None = None
-    """The moving average of the loss."""
-    first: float | None = None
-    """The moving average after the first step."""
-    lowest: float = math.inf
-    """The lowest value of that average so far."""
-    best: list[dict[str, float]] = field(default_factory=list)
-    """The step and the scores of the best validations, best first."""
 
 
 class Trainer:
@@ -68,14 +53,17 @@ class Trainer:
         ValueError: The configuration does not fit the data, the weights or the machine.
     """
 
-    pictures: Pictures
-    """The decoded training set, at the largest size of the recipe. Set it before calling `stream`."""
+    pictures: Pictures | StreamedPictures
+    """The training set at the largest size of the recipe. Set it before calling `stream`."""
+    plan: MemoryPlan | None = None
+    """Where decoded pictures are kept. Until `make_plan` sets it, they are kept in memory."""
 
     def __init__(self, config: TrainConfig, *, resume: bool) -> None:
         self.config, self.recipe = config, config.settings
         self.out = Path(config.out)
         self.accelerator = make_accelerator(config)
         self.is_main = self.accelerator.is_main_process
+        self.threads = max(1, usable_cores() // local_processes(self.accelerator))  # that decode
         self.progress = Progress()
         self.data_wait = 0.0  # seconds that steps waited for batches; a caller may reset it
         self.resumed_from = newest_checkpoint(self.out)
@@ -98,31 +86,72 @@ class Trainer:
     def _divide_data(self) -> None:
         config = self.config
         self.training, self.held_out = divide(config)
+        processes = self.accelerator.num_processes
+        parts = config.accumulate * processes
         batch_size = fit_batch(
             self.recipe.batch_size,
-            len(self.training),
-            parts=config.accumulate * self.accelerator.num_processes,
+            len(self.training.samples),
+            parts=parts,
             live_norm="bn" not in parts_to_freeze(config),
         )
         self.recipe = replace(self.recipe, batch_size=batch_size)
-        names = [pair.name for pair in self.training.pairs]
+        if batch_size % parts:
+            raise ValueError(
+                f"batch_size {batch_size} does not divide among {processes} processes with "
+                f"{config.accumulate} accumulation steps, expected a multiple"
+            )
+        if processes > 1 and self.is_main:
+            logger.info(
+                "Each of the %d processes takes %d of the %d pairs of a batch.",
+                *(processes, batch_size // processes, batch_size),
+            )
+        names = [self.training.pairs[i].name for i in self.training.samples]
         self.fingerprint = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.total_steps = number_of_steps(self.recipe, len(self.training), batch_size)
+        self.total_steps = number_of_steps(self.recipe, len(names), batch_size)
+        part = max(1, self.total_steps // 20)
         # interpolated weights are compared with the start alone: few pairs cannot judge more
-        every = self.total_steps if self.recipe.interpolate else max(1, self.total_steps // 20)
-        self.validate_every = config.validate_every or every
-        self.save_every = config.save_every or self.validate_every
+        self.validate_every = config.validate_every or (self.total_steps if self.recipe.interpolate else part)
+        self.save_every = config.save_every or config.validate_every or part
+
+    def make_plan(self, out: Path | None = None) -> MemoryPlan:
+        """Count the memory that the run needs, and choose where decoded pictures are kept.
+
+        All processes choose the same. Nothing may be decoded before.
+
+        Args:
+            out: The folder for temporary files. By default that of the run.
+        """
+        self.plan = plan_run(
+            self.accelerator,
+            self.network,
+            self.recipe,
+            cache=self.config.cache,
+            out=self.out if out is None else out,
+            training=self.training,
+            held_out=len(self.held_out),
+            share=self.recipe.batch_size // self.config.accumulate // self.accelerator.num_processes,
+            copies=sum((self.ema is not None, 2 * (self.start is not None))),
+            threads=self.threads,
+        )
+        return self.plan
+
+    def open_pictures(self) -> Pictures | StreamedPictures:
+        """Open the training set as planned: decoded, or ready to be decoded."""
+        side = max(phase.load for phase in self.recipe.phases)
+        if self.plan is not None and self.plan.cache == "stream":
+            return StreamedPictures(self.training, (side, side), threads=self.threads)
+        return self.decode(self.training, (side, side), "training set")
 
     def decode(self, dataset: SaliencyDataset, size: tuple[int, int], name: str) -> Pictures:
-        """Decode a data set into memory, or into temporary files in the folder of the run."""
-        cache = self.config.cache
-        if cache == "auto":
-            bytes_needed = len(dataset) * size[0] * size[1] * 4
-            cache = "memory" if bytes_needed < 0.6 * free_memory() else "disk"
-        folder = self.out if cache == "disk" else None
-        threads = os.cpu_count() or 1
+        """Decode a data set into memory, or, as planned, into temporary files in the folder of the run."""
         with tqdm(total=len(dataset), desc=f"reading {name}", unit="pair", disable=self.hide_bars) as bar:
-            return Pictures.read(dataset, size, threads=threads, folder=folder, progress=bar.update)
+            return Pictures.read(
+                dataset, size, threads=self.threads, folder=self._cache_folder, progress=bar.update
+            )
+
+    @property
+    def _cache_folder(self) -> Path | None:
+        return None if self.plan is None or self.plan.cache == "memory" else self.out
 
     @property
     def hide_bars(self) -> bool | None:
@@ -151,12 +180,14 @@ class Trainer:
         self.network = build_network(config)
         if not recipe.phases:
             self.recipe = recipe = replace(recipe, phases=phases_near(max(self.network.config.input_size)))
-        self._unfold()
-        frozen_bn = "bn" in parts_to_freeze(config)
-        freeze(self.network, parts_to_freeze(config))
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not frozen_bn:
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        if self.is_main:
+            warn_of_other_size(self.network.config.input_size, recipe.phases[-1])
         self.network.to(accelerator.device)
+        self._unfold()
+        freeze(self.network, parts_to_freeze(config))
+        self.live_norm = "bn" not in parts_to_freeze(config)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and self.live_norm:
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         if recipe.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.start = StartWeights(self.network) if recipe.interpolate is not None else None
@@ -184,7 +215,8 @@ class Trainer:
         for extra in (self.ema, self.schedule, self.start):
             if extra is not None:
                 accelerator.register_for_checkpointing(extra)
-        self.criterion = criterion_of(config)
+        weights = class_weights(self.training, recipe)
+        self.criterion = criterion_of(config, None if weights is None else weights.to(accelerator.device))
 
     def _unfold(self) -> None:
         """Give folded batch norms statistics of the training photos; a resumed run has them already."""
@@ -204,18 +236,26 @@ class Trainer:
         batches: Batches | None = None
         phase: Phase | None = None
         ahead: Future[tuple[Tensor, Tensor]] | None = None
-        with ThreadPoolExecutor(1) as pool:
-            for number in range(step * accumulate, self.total_steps * accumulate):
-                wanted = phase_at(recipe, number // accumulate, self.total_steps)
-                if batches is None or wanted != phase:
-                    batches, phase, ahead = self._enter(wanted), wanted, None
-                batch = ahead.result() if ahead is not None else batches[number]
-                following = number + 1
-                same = phase_at(recipe, following // accumulate, self.total_steps) == phase
-                # A batch from pictures on the GPU takes little time; one from main memory is made ahead.
-                worth = device.type == "cuda" and batches.pictures.images.device.type == "cpu"
-                ahead = pool.submit(batches.__getitem__, following) if worth and same else None
-                yield tuple(t.to(device, non_blocking=True) for t in batch)  # type: ignore[misc]
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                for number in range(step * accumulate, self.total_steps * accumulate):
+                    wanted = phase_at(recipe, number // accumulate, self.total_steps)
+                    if batches is None or wanted != phase:
+                        if batches is not None:
+                            batches.pictures.close()
+                        batches = ahead = None  # frees the pictures of the phase before
+                        batches, phase = self._enter(wanted), wanted
+                    batch = ahead.result() if ahead is not None else batches[number]
+                    following = number + 1
+                    same = phase_at(recipe, following // accumulate, self.total_steps) == phase
+                    # A batch from pictures on the GPU takes little time; others are made ahead.
+                    worth = device.type == "cuda" and batches.pictures.device.type == "cpu"
+                    ahead = pool.submit(batches.__getitem__, following) if worth and same else None
+                    x, target = (t.to(device, non_blocking=True) for t in batch)
+                    yield self.rescaled(x, target, number)
+        finally:
+            if batches is not None:
+                batches.pictures.close()
 
     def _enter(self, phase: Phase) -> Batches:
         if self.is_main:
@@ -223,23 +263,46 @@ class Trainer:
                 "From step %d on, crops of %d px are cut from pictures of %d px.",
                 *(self.progress.step, phase.crop, phase.load),
             )
-        pictures = self.pictures.resized((phase.load, phase.load), classes=bool(self.config.classes))
-        return self.batches(self._on_device(pictures), phase)
+        size = (phase.load, phase.load)
+        pictures: Source
+        if isinstance(self.pictures, StreamedPictures):
+            pictures = self.pictures.resized(size)
+        else:
+            smaller = self.pictures.resized(
+                size, classes=bool(self.config.classes), threads=self.threads, folder=self._cache_folder
+            )
+            pictures = self._on_device(smaller)
+        made = self.batches(pictures, phase, self.training.samples)
+        if self.is_main:
+            x, target = made[self.progress.step * self.config.accumulate]
+            draw_batch(self.out / "batch.png", x.cpu(), target.cpu(), self.network.config)
+        return made
 
-    def batches(self, pictures: Pictures, phase: Phase) -> Batches:
-        """Make the micro-batches of this run at one resolution."""
+    def batches(self, pictures: Source, phase: Phase, samples: Sequence[int] | None = None) -> Batches:
+        """Make the micro-batches of this run at one resolution.
+
+        Args:
+            pictures: The pictures at the size that `phase` loads.
+            phase: The resolution.
+            samples: The indices of the pictures of one epoch. By default each picture comes once.
+        """
         return Batches(
             pictures,
             self.network.config,
             phase,
             batch_size=self.recipe.batch_size // self.config.accumulate,
             seed=self.config.seed,
-            flip=self.recipe.flip,
-            jitter=self.recipe.jitter,
+            augmentation=self.recipe,
+            samples=samples,
             classes=bool(self.config.classes),
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
+
+    def rescaled(self, x: Tensor, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Resize a micro-batch, by its number, if the recipe asks for several scales."""
+        scales = self.recipe.scales
+        return rescale(x, target, scales, seed=self.config.seed, number=number) if scales else (x, target)
 
     def step(self, stream: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
         """Do one optimizer step. Return its loss (the mean over accumulation steps) and its learning rate."""
@@ -283,33 +346,21 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         """Set the running statistics of every process to their mean. Gradients are averaged already."""
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or not self.live_norm:
             return
         buffers = [b for b in self.network.buffers() if b.is_floating_point()]
         flat = self.accelerator.reduce(torch.cat([b.flatten() for b in buffers]), reduction="mean")
         for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
 
-    @property
     def averaged(self) -> U2Net:
-        """The network that is validated and kept.
+        """Return the network that is validated and kept.
 
-        It is the moving average of the weights, or weights between the start and the current ones, if the
-        recipe asks for one of them.
+        It has the moving average of the weights, or weights between the start and the current ones, if the
+        recipe asks for one of them. Weights between the two are a new network at each call.
         """
         if self.start is not None and self.recipe.interpolate is not None:
             return self.start.towards(self.network, self.recipe.interpolate)
         network = self.network if self.ema is None else self.ema.module
         assert isinstance(network, U2Net)
         return network
-
-
-def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
-    """The optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""
-    steps = max(1, math.ceil(recipe.epochs * pairs / batch_size), recipe.least_steps)
-    return steps if recipe.most_steps is None else min(steps, recipe.most_steps)
-
-
-def phase_at(recipe: Recipe, step: int, total: int) -> Phase:
-    """Find the phase of the run after `step` of `total` optimizer steps."""
-    return next((phase for phase in recipe.phases if step < round(phase.until * total)), recipe.phases[-1])
