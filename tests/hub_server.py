@@ -32,9 +32,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 USERS = {
-    "hf_writer_of_org_0000000000000000": ("writer", "write", {"org"}),
-    "hf_reader_of_org_0000000000000000": ("reader", "read", {"org"}),
-    "hf_outsider_0000000000000000000000": ("outsider", "write", set()),
+    "hf_writerOfOrg00000000000000000000000": ("writer", "write", {"org"}),
+    "hf_readerOfOrg00000000000000000000000": ("reader", "read", {"org"}),
+    "hf_outsider00000000000000000000000000": ("outsider", "write", set()),
 }
 """token -> (name, role, organisations)"""
 WRITER, READER, OUTSIDER = USERS
@@ -73,6 +73,7 @@ class Repo:
     """Names of the users who accepted the terms of a gated repo."""
     trees: dict[str, dict[str, Blob]] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     """Settings of a Space."""
     refs: dict[str, str] = field(default_factory=dict)
@@ -466,12 +467,12 @@ class HubServer:
         create_pr = request.query_params.get("create_pr") == "1"
         repo = self.repo(request, write=not create_pr)
         parent = self.at(repo, rev)
-        tree, message = dict(repo.trees[parent]), ""
+        tree, message, description = dict(repo.trees[parent]), "", ""
         for line in (await request.body()).splitlines():
             item = json.loads(line)
             key, value = item["key"], item["value"]
             if key == "header":
-                message = value["summary"]
+                message, description = value["summary"], value.get("description") or ""
                 if value.get("parentCommit") not in (None, parent):
                     raise Refused(412, message="A commit has happened since. Please refresh and try again.")
             elif key == "file":
@@ -490,6 +491,7 @@ class HubServer:
             if f"refs/heads/{rev}" not in repo.refs:
                 raise Refused(404, "RevisionNotFound", f"no branch {rev}")
             sha, pull = repo.commit(f"refs/heads/{rev}", tree, message), {}
+        repo.descriptions[sha] = description
         return JSONResponse({"commitUrl": f"{self.endpoint}/{id}/commit/{sha}", "commitOid": sha, **pull})
 
     def _uploaded(self, oid: str, size: int) -> Blob:

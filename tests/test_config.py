@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from u2net_hub.config import STAGES, Stage, U2NetConfig
+from u2net_hub.config import STAGES, ForeignConfigError, Stage, U2NetConfig
 
 TABLE = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 
@@ -175,11 +175,6 @@ def test_missing_fields_take_their_defaults_but_the_architecture_must_be_there()
         U2NetConfig.from_dict(head)
 
 
-def test_config_without_a_library_says_how_to_convert() -> None:
-    with pytest.raises(ValueError, match="u2net convert"):
-        U2NetConfig.from_dict({"model_type": "resnet"})
-
-
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", '"u2netp"', "\udcff", "[" * 100_000, '{"format_version": 1' + "0" * 5000 + "}"],
@@ -201,3 +196,42 @@ def test_file_is_readable_json_with_its_letters_kept(tmp_path: Path) -> None:
     text = (tmp_path / "config.json").read_text(encoding="utf-8")
     assert json.loads(text)["labels"][2] == "çoat"
     assert "çoat" in text
+
+
+# Entries of other libraries
+
+
+FOREIGN = {
+    "model_type": "u2net",
+    "architectures": ["U2NetForSegmentation"],
+    "auto_map": {"AutoModel": "modeling_u2net.U2Net"},
+    "transformers_version": "5.2.0",
+    "torch_dtype": "float32",
+    "transformers.js_config": {"dtype": "fp32"},
+    "_name_or_path": "org/a",
+}
+
+
+def test_entries_of_other_libraries_are_ignored_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(written(**FOREIGN)))
+    config = U2NetConfig.load(tmp_path / "config.json")
+    assert config == U2NetConfig()
+    config.replace(input_size=(64, 64)).save(tmp_path / "config.json")
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert {name: content[name] for name in FOREIGN} == FOREIGN
+    assert content["input_size"] == [64, 64]
+
+
+def test_an_entry_of_neither_is_still_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown fields \['input_sise'\]"):
+        U2NetConfig.from_dict(written(input_sise=[64, 64], **FOREIGN))
+
+
+def test_our_own_fields_are_not_taken_for_those_of_others() -> None:
+    with pytest.raises(ValueError, match=r"other has the entries \['mean'\]"):
+        U2NetConfig(other={"mean": [0.5]})
+
+
+def test_a_config_of_another_library_has_an_error_of_its_own() -> None:
+    with pytest.raises(ForeignConfigError, match="another library"):
+        U2NetConfig.from_dict({"model_type": "resnet"})

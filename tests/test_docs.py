@@ -21,7 +21,7 @@ from u2net_hub import U2Net, training
 from u2net_hub.cli import app
 from u2net_hub.evaluation import scoring
 from u2net_hub.evaluation.workers import map_in_processes
-from u2net_hub.hub import sources
+from u2net_hub.hub import bundled
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
@@ -63,7 +63,7 @@ def small_weights(tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     network = U2Net.from_pretrained(tiny_source)
     network.config = network.config.replace(input_size=(64, 64))
     network.save_pretrained(tmp_path / "weights" / "u2netp")
-    monkeypatch.setattr(sources, "WEIGHTS_DIR", tmp_path / "weights")
+    monkeypatch.setattr(bundled, "WEIGHTS_DIR", tmp_path / "weights")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def desk(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pretend_to_train(config: training.TrainConfig, **options: object) -> Path:
     """What a run leaves behind; the tests of training show that a real one works."""
     out = Path(config.out)
-    shutil.copytree(sources.WEIGHTS_DIR / "u2netp", out / "final", dirs_exist_ok=True)
+    shutil.copytree(bundled.WEIGHTS_DIR / "u2netp", out / "final", dirs_exist_ok=True)
     if not options.get("resume"):
         config.save(out / "train.json")
     return out / "final"

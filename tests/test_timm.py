@@ -11,9 +11,8 @@ import pytest
 import torch
 from hub_server import WRITER, HubServer
 
-from u2net_hub import U2Net, U2NetConfig
+from u2net_hub import U2Net, U2NetConfig, list_bundled
 from u2net_hub.config import STAGES
-from u2net_hub.hub.sources import list_bundled
 
 # how huggingface_hub 2.4 hands LFS files to its HTTP client
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -139,6 +138,18 @@ def test_several_classes_keep_the_trunk_and_take_new_heads(
     assert model.config.activation == "softmax"
     key = "stage6.rebnconv1.conv_s1.weight"
     assert torch.equal(model.state_dict()[key], filled("u2netp").state_dict()[key])
+
+
+def test_a_repo_with_classes_and_other_channels_loads_through_timm(
+    timm: ModuleType,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    torch.manual_seed(0)
+    config = U2NetConfig(in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4, out_channels=3, activation="softmax")
+    network = U2Net(config).eval()
+    folder = network.save_pretrained(tmp_path_factory.mktemp("model"))
+    state = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 def test_other_inputs_build(timm: ModuleType) -> None:

@@ -69,9 +69,12 @@ def write_files(
             else:
                 _rename_to_new(source, target)
                 created.append(target)
-    except BaseException:
+    except BaseException as e:
         for path in created:
             path.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = f"{e.strerror}: free some space, or choose a folder on a larger disk"
+            raise OSError(e.errno, remedy, str(folder)) from e
         raise
     finally:
         for path in unfinished.values():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -60,6 +61,10 @@ _MAX_HEIGHT = 9
 _MAX_SIDE = 8192
 
 
+class ForeignConfigError(ValueError):
+    """A config.json belongs to another library."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class U2NetConfig:
     """Architecture and preprocessing of one checkpoint. `save` writes config.json and `load` reads it.
@@ -89,6 +94,8 @@ class U2NetConfig:
     """Whether the map is 1 - output, as in the authors' network for portrait drawings."""
     labels: tuple[str, ...] | None = None
     """The names of the classes, one per output channel."""
+    other: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    """Entries that other libraries read in the same config.json, e.g. "model_type"; they are only kept."""
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -107,9 +114,9 @@ class U2NetConfig:
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of config.json, including the entry that timm reads."""
-        fields = asdict(self)
+        fields = asdict(replace(self, other={}))
         stages = None if self.stages is None else [stage._asdict() for stage in self.stages]
-        del fields["variant"], fields["stages"]
+        del fields["variant"], fields["stages"], fields["other"]
         return {
             "format_version": FORMAT_VERSION,
             "library_name": LIBRARY_NAME,
@@ -117,6 +124,7 @@ class U2NetConfig:
             "stages": stages,
             **{name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()},
             "pretrained_cfg": self._pretrained_cfg(),
+            **deepcopy(dict(self.other)),
         }
 
     def _pretrained_cfg(self) -> dict[str, object]:
@@ -137,15 +145,17 @@ class U2NetConfig:
     def from_dict(cls, content: Mapping[str, object]) -> U2NetConfig:
         """Make a config from the content of config.json, as `to_dict` writes it.
 
+        Entries of other libraries, such as "model_type", are kept in `other`.
+
         Raises:
-            ValueError: The config belongs to another library, has a newer format or an unknown field, or a
-                value is out of range.
+            ForeignConfigError: The config belongs to another library.
+            ValueError: The config has a newer format or an unknown field, or a value is out of range.
         """
         if content.get("library_name") != LIBRARY_NAME:
-            found = content.get("library_name") or content.get("model_type") or "none"
-            raise ValueError(
+            found = str(content.get("library_name") or content.get("model_type") or "none")[:80]
+            raise ForeignConfigError(
                 f"config.json is of another library (library_name {found!r}), expected {LIBRARY_NAME!r}; "
-                "a checkpoint without a config of ours is read by: u2net convert --model FILE --out FOLDER"
+                "leave it out, and the network is told by the shapes of its weights"
             )
         version = content.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
@@ -153,19 +163,21 @@ class U2NetConfig:
                 f"config.json has format_version {version!r}, this u2net-hub reads 1 to {FORMAT_VERSION}; "
                 "update u2net-hub to read a newer one"
             )
-        fields = {k: v for k, v in content.items() if k not in _NOT_FIELDS}
+        fields = {k: v for k, v in content.items() if k not in _NOT_FIELDS and not _is_foreign(k)}
         if "architecture" not in fields:
             raise ValueError("config.json has no 'architecture', expected one of " + str([*STAGES, CUSTOM]))
         fields["variant"] = fields.pop("architecture")
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        known = set(cls.__dataclass_fields__) - {"other"}
+        unknown = sorted(set(fields) - known)
         if unknown:
             raise ValueError(
-                f"config.json has unknown fields {unknown}, expected {sorted(cls.__dataclass_fields__)}; "
+                f"config.json has unknown fields {unknown}, expected {sorted(known)}; "
                 "update u2net-hub if they come from a newer version"
             )
         if fields.get("stages") is not None:
             fields["stages"] = _read_stages(fields["stages"])
-        return cls(**fields)  # type: ignore[arg-type]
+        other = {k: v for k, v in content.items() if _is_foreign(k)}
+        return cls(**fields, other=other)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> None:
         """Write the config to the file `path`; on the Hub its name is config.json."""
@@ -181,7 +193,8 @@ class U2NetConfig:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not JSON or not a config of this library; the message names it.
+            ForeignConfigError: The file is a config of another library; the message names it.
+            ValueError: The file is not JSON, or not a valid config; the message names it.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -193,11 +206,30 @@ class U2NetConfig:
         try:
             return cls.from_dict(content)
         except ValueError as e:
-            raise ValueError(f"{path}: {e}") from e
+            raise type(e)(f"{path}: {e}") from e
 
 
 _NOT_FIELDS = {"format_version", "library_name", "pretrained_cfg"}
 _TUPLES = ("stages", "input_size", "mean", "std", "labels")
+
+_FOREIGN = frozenset([
+    "architectures", "author", "auto_map", "backbone", "backbone_config", "base_model", "bos_token_id",
+    "chunk_size_feed_forward", "custom_pipelines", "datasets", "description", "dtype", "eos_token_id",
+    "finetuning_task", "framework", "global_pool", "homepage", "id2label", "image_mean", "image_size",
+    "image_std", "is_composition", "is_decoder", "is_encoder_decoder", "label2id", "language",
+    "library_version", "license", "metrics", "model_args", "model_type", "name", "name_or_path",
+    "num_channels", "num_classes", "num_features", "num_labels", "output_attentions",
+    "output_hidden_states", "pad_token_id", "pipeline_tag", "problem_type", "quantization_config",
+    "repo_id", "repo_url", "return_dict", "tags", "task", "task_specific_params", "tie_word_embeddings",
+    "torch_dtype", "torchscript", "transformers_version", "url", "use_cache", "version", "vision_config",
+])  # fmt: skip
+"""Entries of config.json that other libraries are known to read."""
+
+
+def _is_foreign(name: str) -> bool:
+    """Tell whether an entry of config.json is another library's, e.g. "transformers.js_config"."""
+    return name in _FOREIGN or name.startswith("_") or "." in name
+
 
 _CHOICES = {
     "interpolation": ("bilinear", "bicubic", "lanczos", "nearest"),
@@ -233,6 +265,8 @@ def _check(config: U2NetConfig) -> None:
         if config.variant != CUSTOM:
             raise ValueError(f"stages are given for variant {config.variant!r}, expected variant {CUSTOM!r}")
         _check_stages(config.stages)
+    if ours := sorted(name for name in config.other if not _is_foreign(name)):
+        raise ValueError(f"other has the entries {ours}, expected only those of other libraries")
     _check_int("in_channels", config.in_channels, 1, _MAX_CHANNELS)
     _check_int("out_channels", config.out_channels, 1, 256)  # labels are uint8
     if len(config.input_size) != 2:

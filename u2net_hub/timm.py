@@ -6,9 +6,11 @@
     timm.create_model("u2netp")                               # the network, with random weights
     timm.create_model("u2netp", pretrained=True)              # with the bundled weights
     timm.create_model("u2netp", features_only=True)           # the six encoder stages, as a backbone
-    timm.create_model("hf-hub:org/name", pretrained=True)     # a repo that was pushed with this library
+    timm.create_model("hf-hub:org/name", pretrained=True)     # one of the two sizes, pushed by this library
 
-timm downloads from the Hub by itself and does not compare hashes: `U2Net.from_pretrained` does.
+Without the second import, timm says "Unknown model (u2netp)". A table of stages of one's own loads by
+`U2Net.from_pretrained` only. timm downloads from the Hub by itself and does not compare hashes, which
+`U2Net.from_pretrained` does.
 """
 
 from __future__ import annotations

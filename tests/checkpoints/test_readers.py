@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from u2net_hub import U2Net, U2NetConfig
+from u2net_hub.checkpoints.parts import files_beside
 from u2net_hub.checkpoints.readers import read_checkpoint
+from u2net_hub.checkpoints.topology import fold
 from u2net_hub.config import Stage
 
 State = dict[str, Tensor]
@@ -285,9 +287,9 @@ def test_file_that_is_no_checkpoint_raises(suffix: str, content: bytes, message:
 def test_missing_file_and_other_suffix_raise(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such file: .*none\.pth"):
         read_checkpoint(tmp_path / "none.pth")
-    (tmp_path / "weights.bin").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"suffix '\.bin', expected \.safetensors"):
-        read_checkpoint(tmp_path / "weights.bin")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"suffix '\.h5', expected \.safetensors"):
+        read_checkpoint(tmp_path / "weights.h5")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -378,3 +380,128 @@ def test_text_from_a_file_is_fit_for_a_terminal(state: State, tmp_path: Path) ->
     note = read_checkpoint(path).notes["derived_from"]
     assert note.isprintable()
     assert len(note) <= 300
+
+
+# Files as other programs write them
+
+
+SMALL = U2NetConfig(variant="custom", stages=TABLE)
+
+
+@pytest.fixture
+def small() -> State:
+    """The state dict of a network of three stages."""
+    torch.manual_seed(0)
+    return dict(U2Net(SMALL).state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "u2net.", "model.module.", "a.b."])
+def test_a_prefix_that_all_tensors_share_comes_off(
+    prefix: str, small: State, pth: Callable[[object], Path]
+) -> None:
+    path = pth({prefix + key: value for key, value in small.items()})
+    assert same(read_checkpoint(path, config=SMALL).state, small)
+
+
+def test_a_checkpoint_of_lightning_loads(small: State, tmp_path: Path) -> None:
+    torch.save(
+        {
+            "epoch": 3,
+            "state_dict": {f"model.{key}": value for key, value in small.items()},
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}],
+            "hyper_parameters": {"lr": 1e-3},
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "pytorch-lightning_version": "2.5.0",
+        },
+        tmp_path / "last.ckpt",
+    )
+    assert same(read_checkpoint(tmp_path / "last.ckpt", config=SMALL).state, small)
+
+
+def test_tensors_beside_those_of_the_network_are_named(small: State, pth: Callable[[object], Path]) -> None:
+    path = pth({"loss.weight": torch.zeros(1), **{f"model.{key}": value for key, value in small.items()}})
+    with pytest.raises(ValueError, match=r"1 unexpected: loss\.weight$"):
+        read_checkpoint(path, config=SMALL)
+
+
+def test_the_line_that_saves_one_of_several_state_dicts_works(
+    small: State, pth: Callable[[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pth({"ema": small, "model": small})
+    with pytest.raises(ValueError, match=r"several state dicts, \['ema', 'model'\]") as caught:
+        read_checkpoint(path, config=SMALL)
+    monkeypatch.chdir(tmp_path)
+    exec("import torch; " + str(caught.value).partition("e.g. ")[2])
+    assert same(read_checkpoint(tmp_path / "weights-one.pth", config=SMALL).state, small)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_shards_are_joined(suffix: str, small: State, tmp_path: Path) -> None:
+    index = shard(small, tmp_path, suffix)
+    assert same(read_checkpoint(index, config=SMALL).state, small)
+    assert files_beside(index) == [f"model-{i}{suffix}" for i in range(2)]
+
+
+def shard(state: State, folder: Path, suffix: str) -> Path:
+    weight_map = {}
+    for i in range(2):
+        part = dict(list(state.items())[i::2])
+        weight_map |= dict.fromkeys(part, f"model-{i}{suffix}")
+        path = folder / f"model-{i}{suffix}"
+        save_file(part, path) if suffix == ".safetensors" else torch.save(part, path)
+    index = folder / f"model{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return index
+
+
+def test_a_shard_that_is_missing_is_named(small: State, tmp_path: Path) -> None:
+    index = shard(small, tmp_path, ".safetensors")
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lists 'model-1\.safetensors'"):
+        read_checkpoint(index, config=SMALL)
+
+
+@pytest.mark.parametrize(
+    "weight_map",
+    [
+        {"a": "../x.safetensors"},
+        {"a": "/x.safetensors"},
+        {"a": 3},
+        {},
+        [],
+        {"a": "x.pth", "b": "y.safetensors"},
+    ],
+)
+def test_an_index_that_names_no_shards_beside_it_is_refused(weight_map: object, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match="names no shards"):
+        read_checkpoint(tmp_path / "model.safetensors.index.json")
+
+
+# What would make wrong maps, or orders to a terminal
+
+
+def test_variances_below_zero_are_refused(small: State, pth: Callable[[object], Path]) -> None:
+    small["stage1.rebnconv1.bn_s1.running_var"] = torch.full((4,), -1.0)
+    with pytest.raises(ValueError, match=r"stage1\.rebnconv1\.bn_s1\.running_var holds variances below 0"):
+        read_checkpoint(pth(small), config=SMALL)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_variances_below_zero_are_not_folded(value: float, small: State) -> None:
+    small["stage1.rebnconv1.bn_s1.running_var"] = torch.full((4,), value)
+    with pytest.raises(ValueError, match=r"stage1\.rebnconv1\.bn_s1\.running_var holds variances below 0"):
+        fold(SMALL, {key: tensor.numpy() for key, tensor in small.items()})
+
+
+def test_a_weight_that_is_no_number_is_not_folded(small: State) -> None:
+    small["side1.bias"] = torch.tensor([float("inf")])
+    with pytest.raises(ValueError, match="side1 holds NaN or infinity"):
+        fold(SMALL, {key: tensor.numpy() for key, tensor in small.items()})
+
+
+def test_names_of_tensors_send_no_orders_to_a_terminal(small: State, pth: Callable[[object], Path]) -> None:
+    for state in ({"\x1b]0;evil\x07": torch.zeros(1)}, {**small, "\x1b[2J": torch.zeros(1)}):
+        with pytest.raises(ValueError, match=r"expected those|unexpected") as caught:
+            read_checkpoint(pth(state), config=None if len(state) == 1 else SMALL)
+        assert str(caught.value).isprintable()

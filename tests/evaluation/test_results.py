@@ -116,7 +116,7 @@ def broken(**changes: object) -> dict[str, object]:
         ({"datasets": {}}, r"results have the fields \['datasets'\], expected"),
         (broken(datasets=[]), r"datasets is \[\], expected an object"),
         (broken(datasets={"ECSSD": 3}), "ECSSD is 3, expected an object"),
-        (broken(n=0), "n is 0, expected the number of pictures"),
+        (broken(n=-1), "n is -1, expected the number of pictures"),
         (broken(n=True), "n is True"),
         (broken(measured="yes"), "measured is 'yes', expected true or false"),
         (broken(mae=1.5), "mae is 1.5, expected a number from 0 to 1"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from huggingface_hub import errors
 
 from u2net_hub.hub import client
-from u2net_hub.hub.errors import ConflictError, HubError, HubUnavailableError
+from u2net_hub.hub.errors import AccessDeniedError, ConflictError, HubError, HubUnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -71,5 +73,40 @@ def test_a_disk_that_is_full_is_named() -> None:
     def do() -> None:
         raise OSError(28, "No space left on device", "/cache/hub")
 
-    with pytest.raises(HubError, match=r"No space left on device \(/cache/hub\); check the disk"):
+    with pytest.raises(HubError, match=r"No space left on device \(/cache/hub\); free some space there"):
         client.call(do, "org/a", "model.safetensors")
+
+
+def test_a_full_disk_without_a_name_is_that_of_the_folder(tmp_path: Path) -> None:
+    def do() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(HubError, match=rf"No space left on device \({tmp_path}\); free some space there"):
+        client.call(do, "org/a", "model.safetensors", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "with_token"), [(401, "does not accept this token"), (403, "this token may not read it")]
+)
+def test_without_a_token_none_is_spoken_of(status: int, with_token: str) -> None:
+    for headers, expected in (({}, "no token was sent"), ({"authorization": "Bearer x"}, with_token)):
+        error = refused(status)
+        error.response.request.headers.update(headers)
+
+        def do(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(AccessDeniedError, match=expected):
+            client.call(do, "org/a", "config.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["hf_hub_download", "pip install hf_transfer", "Bearer X", "a@b:c@d", "hf_" + "a" * 29]
+)
+def test_words_are_no_tokens(text: str) -> None:
+    assert client.redact_tokens(text) == text
+    client.refuse_tokens(text, "it")
+
+
+def test_tokens_are_removed_from_records() -> None:
+    assert client.redact_tokens(f"--token hf_{'aB3' * 12} --out x") == "--token *** --out x"

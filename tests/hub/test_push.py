@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from safetensors.torch import load
 from u2net_hub import U2Net
 from u2net_hub.atomic import content_hash
 from u2net_hub.evaluation.results import DatasetScores, Results
+from u2net_hub.hub import scratch
 from u2net_hub.hub.errors import AccessDeniedError, ConflictError, HubError, HubUnavailableError
 from u2net_hub.hub.push import push_files
 from u2net_hub.hub.push_model import push_folder
@@ -235,7 +239,7 @@ def test_arguments_that_do_not_go_together_are_refused(
     assert not hub.log
 
 
-@pytest.mark.parametrize("repo_id", ["a", "org/a/b", "org/a b", "org/..", ""])
+@pytest.mark.parametrize("repo_id", ["org/a/b", "org/a b", "org/..", ""])
 def test_a_name_that_cannot_be_a_repo_is_refused(hub: HubServer, tiny: Tiny, repo_id: str) -> None:
     with pytest.raises(ValueError, match="expected org/name"):
         tiny(0).push_to_hub(repo_id, token=WRITER)
@@ -294,6 +298,167 @@ def test_front_matter_that_is_not_yaml_is_refused(hub: HubServer, tiny: Tiny) ->
     hub.add("org/a", {"README.md": b"---\na: [\n---\n"})
     with pytest.raises(ValueError, match="not YAML"):
         tiny(0).push_to_hub("org/a", token=WRITER)
+
+
+def test_words_that_look_like_secrets_stay(hub: HubServer, tiny: Tiny) -> None:
+    text = (
+        "from huggingface_hub import hf_hub_download\n\npip install hf_transfer\n\n"
+        "Authorization: Bearer YOUR_TOKEN\n\nhttps://me:password@example.org/?X-Key=1\n"
+    )
+    hub.add("org/a", {"README.md": text.encode()})
+    message = "Use hf_hub_download with Bearer YOUR_TOKEN"
+    pushed = tiny(0).push_to_hub("org/a", token=WRITER, commit_message=message)
+    assert text in readme_of(hub)
+    assert hub.repos["models", "org/a"].messages[pushed.commit] == message
+
+
+def test_a_text_that_holds_a_token_is_not_pushed(hub: HubServer, tiny: Tiny) -> None:
+    commit = hub.add("org/a", {"README.md": f"token = {READER}\n".encode()})
+    with pytest.raises(ValueError, match=r"README\.md holds a token of the Hub.*remove it") as caught:
+        tiny(0).push_to_hub("org/a", token=WRITER)
+    assert READER not in str(caught.value)
+    assert hub.repos["models", "org/a"].head == commit
+
+
+@pytest.mark.parametrize("argument", ["commit_message", "commit_description"])
+def test_a_commit_message_that_holds_a_token_is_refused(hub: HubServer, tiny: Tiny, argument: str) -> None:
+    with pytest.raises(ValueError, match="the commit message holds a token"):
+        tiny(0).push_to_hub("org/a", token=WRITER, **{argument: f"with {READER}"})  # type: ignore[arg-type]
+    assert not hub.log
+
+
+MINE = """---
+license: mit
+library_name: other
+model-index:
+- name: a
+  results:
+  - task: {type: image-segmentation}
+    dataset: {name: My photos, type: mine}
+    metrics: [{type: iou, value: 0.8}]
+widget: [{src: photo.jpg}]
+---
+# Mine
+"""
+
+
+def test_scores_that_people_wrote_into_the_model_index_stay(hub: HubServer, tiny: Tiny) -> None:
+    hub.add("org/a", {"README.md": MINE.encode()})
+    for metrics in (None, scores(), None):
+        tiny(0).push_to_hub("org/a", token=WRITER, metrics=metrics)
+        data = ModelCard(readme_of(hub)).data
+        found = {(e.dataset_name, e.metric_type, e.metric_value) for e in data.eval_results or []}
+        assert ("My photos", "iou", 0.8) in found
+    assert len(found) == 3  # and ours: the weights are the same
+    assert data.to_dict()["widget"] == [{"src": "photo.jpg"}]
+    tiny(1).push_to_hub("org/a", token=WRITER)
+    assert [e.dataset_name for e in ModelCard(readme_of(hub)).data.eval_results or []] == ["My photos"]
+
+
+def test_entries_of_other_libraries_in_the_config_of_the_repo_stay(hub: HubServer, tiny: Tiny) -> None:
+    config = {**tiny(0).config.to_dict(), "model_type": "u2net", "auto_map": {"AutoModel": "x.Y"}}
+    hub.add("org/a", {"config.json": json.dumps(config).encode()})
+    tiny(1).push_to_hub("org/a", token=WRITER)
+    assert json.loads(hub.read("org/a", "config.json")) == config
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_text_that_is_not_utf8_is_named(hub: HubServer, tiny: Tiny, name: str) -> None:
+    commit = hub.add("org/a", {name: "é".encode("latin-1")})
+    with pytest.raises(
+        ValueError, match=rf"org/a: {name} in the repo is not UTF-8 text \(byte 0 is 0xe9\).*push"
+    ):
+        tiny(0).push_to_hub("org/a", token=WRITER)
+    assert hub.repos["models", "org/a"].head == commit
+
+
+# What people type
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"ECSSD": {"mae": 0.04}}, {"datasets": {"ECSSD": {"MAE": np.float32(0.04)}}}]
+)
+def test_scores_alone_are_enough_and_are_called_given(
+    hub: HubServer, tiny: Tiny, metrics: dict[str, object]
+) -> None:
+    tiny(0).push_to_hub("org/a", token=WRITER, metrics=metrics)
+    results = json.loads(hub.read("org/a", "results.json"))
+    assert results["datasets"] == {"ECSSD": {"n": 0, "measured": True, "mae": 0.04}}
+    assert results["versions"]["u2net-hub"]
+    assert results["date"]
+    assert "given with them and not measured by this library" in readme_of(hub)
+    assert not tiny(0).push_to_hub("org/a", token=WRITER, metrics=metrics).changed
+
+
+def test_a_score_that_nobody_knows_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown scores \['accuracy'\]"):
+        tiny(0).fill_repo(tmp_path, metrics={"ECSSD": {"accuracy": 0.9}})
+
+
+def test_a_bare_name_is_a_repo_of_ones_own(hub: HubServer, tiny: Tiny) -> None:
+    pushed = tiny(0).push_to_hub("a", token=WRITER)
+    assert pushed.repo_id == "writer/a"
+    assert "writer/a" in hub.read("writer/a", "README.md").decode()
+
+
+def test_a_bare_name_without_a_token_sends_nothing(hub: HubServer, tiny: Tiny) -> None:
+    with pytest.raises(AccessDeniedError, match="hf auth login"):
+        tiny(0).push_to_hub("a")
+    assert not hub.log
+
+
+def test_save_pretrained_pushes_on_request(hub: HubServer, tiny: Tiny, tmp_path: Path) -> None:
+    tiny(0).save_pretrained(tmp_path / "mine", push_to_hub=True, token=WRITER, commit_message="first")
+    tiny(0).save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="org/a", token=WRITER)
+    repo = hub.repos["models", "writer/mine"]
+    assert repo.messages[repo.head] == "first"
+    assert files_of(hub) == NEW
+
+
+def test_arguments_of_a_push_alone_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"\['repo_id', 'token'\], which are for a push; add push_to_hub=True"
+    ):
+        tiny(0).save_pretrained(tmp_path, repo_id="org/a", token=WRITER)
+    assert not list(tmp_path.iterdir())
+
+
+def test_revision_is_the_branch_and_a_description_is_committed(hub: HubServer, tiny: Tiny) -> None:
+    tiny(0).push_to_hub("org/a", token=WRITER, revision="run", commit_description="More words.")
+    repo = hub.repos["models", "org/a"]
+    assert files_of(hub, "run") >= NEW
+    assert repo.descriptions[repo.refs["refs/heads/run"]] == "More words."
+    with pytest.raises(ValueError, match="mean the same; give one"):
+        tiny(0).push_to_hub("org/a", token=WRITER, revision="run", branch="other")
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [("use_auth_token", "token="), ("safe_serialization", "leave it out"), ("x", "'x'")],
+)
+def test_what_a_push_cannot_do_is_told(argument: str, remedy: str, tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match=f"push_to_hub.*{argument}.*{remedy}|push_to_hub.*{remedy}"):
+        tiny(0).push_to_hub("org/a", **{argument: True})  # type: ignore[arg-type]
+
+
+# Temporary folders
+
+
+def test_what_a_killed_push_left_behind_goes_at_the_next_push(
+    hub: HubServer, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, young, alive = (tmp_path / f"u2net-push-{name}" for name in ("dead", "young", "alive"))
+    for folder in (dead, young, alive):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+    for folder in (dead, alive):
+        os.utime(folder, (time.time() - 3600,) * 2)
+    lock = scratch._lock(alive)
+    tiny(0).push_to_hub("org/a", token=WRITER)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [alive.name, young.name]
+    assert lock is not None
+    os.close(lock)
 
 
 # Who may
@@ -380,9 +545,7 @@ def test_secrets_appear_nowhere(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     told = f"u2net eval --token {WRITER}"
-    pushed = tiny(0).push_to_hub(
-        "org/a", token=WRITER, metrics=scores(command=told), commit_message=f"with {WRITER}"
-    )
+    tiny(0).push_to_hub("org/a", token=WRITER, metrics=scores(command=told))
     hub.fault("*", "echo", times=100)
     with pytest.raises(HubError) as caught:
         tiny(1).push_to_hub("org/a", token=WRITER)
@@ -391,10 +554,9 @@ def test_secrets_appear_nowhere(
         assert WRITER not in str(chain)
         chain = chain.__cause__ or chain.__context__
     assert WRITER not in caplog.text
-    repo = hub.repos["models", "org/a"]
-    assert WRITER not in repo.messages[pushed.commit]
     for name in ("README.md", "config.json", "results.json"):
         assert WRITER.encode() not in hub.read("org/a", name)
+    assert json.loads(hub.read("org/a", "results.json"))["command"] == "u2net eval --token ***"
 
 
 def test_signed_addresses_stay_out_of_the_logs(
@@ -491,3 +653,14 @@ def test_the_client_finds_nothing_wrong_with_what_was_pushed(
         api.hf_hub_download("org/a", name, local_dir=tmp_path)
     found = api.verify_repo_checksums("org/a", local_dir=tmp_path)
     assert not found.mismatches
+
+
+def test_a_copy_that_waits_to_be_pushed_is_not_taken_for_one_left_behind(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch.ScratchFolder() as waiting:
+        os.utime(waiting, (time.time() - 3600,) * 2)
+        with scratch.ScratchFolder():
+            assert Path(waiting).is_dir()
+    assert not list(tmp_path.iterdir())

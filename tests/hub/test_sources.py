@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import stat
 import sys
 from collections.abc import Callable
@@ -18,7 +20,8 @@ from typer.testing import CliRunner
 
 from u2net_hub import U2Net, U2NetConfig, __version__, cli, list_bundled
 from u2net_hub.config import Stage
-from u2net_hub.hub import sources
+from u2net_hub.hub import bundled as bundled_models, fetching
+from u2net_hub.hub.family import FAMILY
 from u2net_hub.hub.sources import resolve
 
 TABLE = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
@@ -49,9 +52,13 @@ def bundled(monkeypatch: pytest.MonkeyPatch, network: U2Net, tmp_path: Path) -> 
     """One bundled model, "small", in the place of those of the library."""
     weights = tmp_path / "weights"
     network.save_pretrained(weights / "small")
-    card = "---\nlicense: mit\n---\n<!-- begin -->\n\n# Small\n\nFinds nothing,\nand quickly.\n\n## Use\n"
+    card = (
+        "---\nlicense: mit\n---\n<!-- u2net-hub: begin intro (generated) -->\n\n# U²-Net\n\n"
+        "The small one.\n\n"
+        "<!-- u2net-hub: end intro -->\n\n# Small\n\nFinds nothing,\nand quickly.\n\n## Use\n"
+    )
     (weights / "small" / "README.md").write_text(card)
-    monkeypatch.setattr(sources, "WEIGHTS_DIR", weights)
+    monkeypatch.setattr(bundled_models, "WEIGHTS_DIR", weights)
     return weights / "small"
 
 
@@ -132,7 +139,7 @@ def test_the_bundled_folder_itself_is_not_hidden(
 def test_a_name_that_no_repo_can_have_is_not_looked_for_on_the_hub(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "open_repo", None)
+    monkeypatch.setattr(fetching, "open_repo", None)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         resolve(source)
 
@@ -170,9 +177,26 @@ def test_source_that_is_nothing_raises_with_all_three_kinds(
 
 @pytest.mark.parametrize("source", ["u2net.pth", "org/u2net.pth", "weights/model.safetensors", "maps/a.onnx"])
 def test_missing_file_is_not_looked_for_on_the_hub(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "open_repo", None)
+    monkeypatch.setattr(fetching, "open_repo", None)
     with pytest.raises(FileNotFoundError, match=f"no weights at '{source}'"):
         resolve(source)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_member_of_the_family_loads_by_the_command_in_the_error(
+    name: str, bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, origin, config = FAMILY[name]
+    with pytest.raises(FileNotFoundError, match=origin) as caught:
+        U2Net.from_pretrained(name.replace("_", "-"))
+    (command,) = re.findall(r"u2net (convert .*)$", str(caught.value))
+    monkeypatch.chdir(tmp_path)
+    # the same channels in a small table: what the names of files and configs lead to is tested here
+    small = config.replace(variant="custom", stages=TABLE)
+    monkeypatch.setitem(FAMILY, name, FAMILY[name]._replace(config=small))
+    torch.save(U2Net(small).state_dict(), file)
+    extra = [] if "--config" in command else ["--config", name]
+    assert U2Net.from_pretrained(run(*shlex.split(command), *extra).strip()).config == small
 
 
 @pytest.mark.parametrize("name", ["u2net", "u2netp"])
@@ -222,7 +246,7 @@ def test_folder_with_several_weights_raises_with_their_names(tmp_path: Path) -> 
 def test_folder_with_a_pickle_alone_loads_on_request(network: U2Net, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "network.pth")
     CONFIG.save(tmp_path / "config.json")
-    with pytest.raises(ValueError, match=r"only as a pickle \(network\.pth\).*allow_pickle=True"):
+    with pytest.raises(ValueError, match=r"only as a pickle \('network\.pth'\).*allow_pickle=True"):
         U2Net.from_pretrained(tmp_path)
     assert same_weights(U2Net.from_pretrained(tmp_path, allow_pickle=True), network)
 
@@ -346,8 +370,10 @@ def test_write_that_fails_leaves_the_old_files_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         network.save_pretrained(folder)
+    assert caught.value.filename == str(folder)
+    assert "free some space" in str(caught.value)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -378,6 +404,18 @@ def test_foreign_file_is_named_in_what_is_made_of_it(filled: Callable[[str], U2N
 def test_bundled_models_are_listed_with_the_first_words_of_their_card(bundled: Path) -> None:
     (model,) = list_bundled()
     assert model[:3] == ("small", "custom", "Finds nothing, and quickly.")
+
+
+def test_a_card_without_words_of_people_is_described_by_its_first_ones(bundled: Path) -> None:
+    card = bundled / "README.md"
+    card.write_text(card.read_text().partition("# Small")[0])
+    (model,) = list_bundled()
+    assert model.description == "The small one."
+
+
+def test_no_two_bundled_models_have_the_same_description() -> None:
+    descriptions = [model.description for model in list_bundled()]
+    assert len(set(descriptions)) == len(descriptions) > 1
 
 
 def test_every_listed_model_loads() -> None:
@@ -416,6 +454,23 @@ def test_info_is_readable_without_json(folder: Path) -> None:
     for line in ("variant         custom", "precision       float32", "input size      [64, 96]"):
         assert line in lines
     assert not any(line.startswith("revision") for line in lines)
+
+
+def test_info_sends_no_orders_to_a_terminal(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "model_type": "\x1b]0;evil\x07"}))
+    assert all(line.isprintable() for line in run("info", "--model", folder).splitlines())
+
+
+def test_errors_send_no_orders_to_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "\x1b[2Jevil.pth"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(sys, "argv", ["u2net", "info", "--model", str(path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.strip().isprintable()
 
 
 def test_convert_makes_a_folder_that_loads(

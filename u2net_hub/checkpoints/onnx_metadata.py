@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..config import U2NetConfig
+from .onnx_files import parse_onnx
+
+
+def read_onnx_config(path: Path) -> U2NetConfig | None:
+    """Read the config from an .onnx file that `export` made; None if another program made the file.
+
+    Raises:
+        ValueError: The file is damaged, or its config is not valid.
+        ImportError: onnx is not installed.
+    """
+    return metadata_config({entry.key: entry.value for entry in parse_onnx(path).metadata_props}, path)
 
 
 def metadata_config(metadata: Mapping[str, str], path: object) -> U2NetConfig | None:

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import U2NetConfig
+from .onnx_cost import MOST_PIXELS, check_onnx_cost
+from .onnx_files import load_onnx
 from .onnx_metadata import metadata_config
+from .printable import printable_text
 from .topology import BN_EPS, NORM, ValueNumbering, check_shapes, convolutions
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Softmax": partial(torch.softmax, dim=1),
 }
 _TOLERANCE = 1e-4
-_MAX_SIDE = 2048
 
 
 class _Filled(NamedTuple):
@@ -56,7 +58,7 @@ class _Graph:
     def __init__(self, path: Path, number: ValueNumbering) -> None:
         self.path = path
         self.number = number
-        self.model = _load_onnx(path)
+        self.model = load_onnx(path)
         self.convs: dict[int, _Filled] = {}
         graph = self.model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -150,22 +152,6 @@ class _Graph:
         )
 
 
-def _load_onnx(path: Path) -> onnx.ModelProto:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError as e:
-        raise ImportError("reading .onnx needs onnx; install it with: pip install 'u2net-hub[onnx]'") from e
-    try:
-        model = onnx.load(path)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as e:
-        raise ValueError(f"{path} is damaged or no ONNX file ({e}); copy or download it again") from e
-    for node in model.graph.node:
-        if any(a.HasField("g") or a.graphs for a in node.attribute):
-            raise ValueError(f"{path} has control flow ({node.op_type}), which no export of the family has")
-    return model
-
-
 def read_onnx(path: Path, config: U2NetConfig | None) -> tuple[U2NetConfig, dict[str, Tensor], str]:
     """Read the weights of an .onnx file.
 
@@ -244,8 +230,9 @@ def check_onnx(path: str | Path, network: nn.Module, config: U2NetConfig) -> Non
 
     free = (1, config.in_channels, *config.input_size)
     shape = [size or default for size, default in zip(graph.input_shape, free, strict=False)]
-    if len(shape) != 4 or shape[0] > 16 or shape[1] != config.in_channels or max(shape[2:]) > _MAX_SIDE:
+    if len(shape) != 4 or shape[1] != config.in_channels or shape[0] * shape[2] * shape[3] > MOST_PIXELS:
         raise graph.wrong(f"its input is {graph.input_shape}")
+    check_onnx_cost(graph.model, path, config, shape)
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
     def maps(network: nn.Module, x: Tensor) -> list[Tensor]:
@@ -310,4 +297,4 @@ def _run_onnx(graph: _Graph, x: Tensor) -> list[Tensor]:
             outputs = session.run(None, feeds)
         return [torch.tensor(y).double() for y in outputs]
     except failures as e:
-        raise ValueError(f"{graph.path} does not run: {e}") from e
+        raise ValueError(f"{graph.path} does not run: {printable_text(e)}") from e

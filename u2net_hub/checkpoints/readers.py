@@ -1,7 +1,7 @@
 """Read checkpoints of the U²-Net family and check every key and shape.
 
-The formats are .safetensors, the official .pth (of which only tensors are read and no code is executed) and
-.onnx. The result is a config and a state dict under the official keys.
+The formats are .safetensors, the official .pth and other pickles (of which only tensors are read and no code
+is executed) and .onnx. The result is a config and a state dict under the official keys.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 import struct
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -20,8 +21,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import U2NetConfig
+from .names import official_names
 from .onnx_reader import read_onnx
-from .topology import TRACKED, check_shapes, official_shapes
+from .parts import INDEX, PICKLES, shards
+from .printable import printable_text
+from .topology import BN_EPS, TRACKED, check_shapes, official_shapes
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -39,14 +43,14 @@ class Checkpoint(NamedTuple):
 def read_checkpoint(
     path: str | Path, *, config: U2NetConfig | None = None, allow_pickle: bool = True
 ) -> Checkpoint:
-    """Read a .safetensors, .pth, .pt or .onnx file of the U²-Net family.
+    """Read a .safetensors, .onnx, .pth, .pt, .bin or .ckpt file of the U²-Net family, or its shards.
 
     Of an .onnx file this reads the weights; `check_onnx` checks whether its graph computes the same maps.
 
     Args:
-        path: The file of weights.
+        path: The file of weights, or the .index.json of its shards, which lie beside it.
         config: The config that the file must fit. None infers the variant and the channels from the shapes.
-        allow_pickle: Whether .pth and .pt files are accepted. They are always read with `weights_only=True`.
+        allow_pickle: Whether pickles are accepted. They are always read with `weights_only=True`.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -56,17 +60,24 @@ def read_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    _check_download(path)
-    suffix = path.suffix.lower()
+    parts = [path, *shards(path)] if path.name.endswith(INDEX) else [path]
+    for part in parts:
+        if not part.is_file():
+            raise FileNotFoundError(f"{path} lists {part.name!r}, which is not beside it; copy that file too")
+        _check_download(part)
+    parts = parts[1:] or parts
+    suffix = parts[0].suffix.lower()
     if suffix == ".safetensors":
-        return _read_safetensors(path, config)
-    if suffix in (".pth", ".pt"):
+        return _read_safetensors(path, parts, config)
+    if suffix in PICKLES:
         if not allow_pickle:
             raise ValueError(f"{path} is a pickle, which is read on request only: allow_pickle=True")
-        return _read_pth(path, config)
+        return _read_pickles(path, parts, config)
     if suffix == ".onnx":
         return _read_onnx(path, config)
-    raise ValueError(f"{path} has the suffix {suffix!r}, expected .safetensors, .pth, .pt or .onnx")
+    raise ValueError(
+        f"{path} has the suffix {suffix!r}, expected .safetensors, .pth, .pt, .bin, .ckpt or .onnx"
+    )
 
 
 def _check_download(path: Path) -> None:
@@ -84,15 +95,17 @@ def _check_download(path: Path) -> None:
         raise ValueError(f"{path} is empty, expected a checkpoint; download it again")
 
 
-def _read_safetensors(path: Path, config: U2NetConfig | None) -> Checkpoint:
+def _read_safetensors(path: Path, parts: Sequence[Path], config: U2NetConfig | None) -> Checkpoint:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+        with ExitStack() as opened:
+            files = [opened.enter_context(safe_open(part, framework="pt")) for part in parts]
+            metadata: dict[str, str] = files[0].metadata() or {}
+            holder = {key: file for file in files for key in list(file.keys())}
             # The shapes come from the header, so a file that does not fit is refused before it is loaded.
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in list(file.keys())}
-            names = _official_names(path, shapes)
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key, file in holder.items()}
+            names = official_names(path, shapes)
             config = check_shapes(path, {names[key]: shape for key, shape in shapes.items()}, config)
-            tensors = {names[key]: file.get_tensor(key) for key in shapes}
+            tensors = {names[key]: file.get_tensor(key) for key, file in holder.items()}
     except SafetensorError as e:
         raise ValueError(f"{path} is damaged or no safetensors file ({e}); copy or download it again") from e
     notes = {"format": "safetensors", "precision": _precision(tensors)}
@@ -102,7 +115,7 @@ def _read_safetensors(path: Path, config: U2NetConfig | None) -> Checkpoint:
         notes["derived_from"] = metadata["derived_from"]
     elif "source" in metadata:
         notes["derived_from"] = metadata["source"]
-    notes = {key: _plain(text) for key, text in notes.items()}
+    notes = {key: printable_text(text) for key, text in notes.items()}
     return Checkpoint(config, _float32(path, tensors, config), notes)
 
 
@@ -123,12 +136,21 @@ _BROKEN_PICKLE = (
 )
 
 
-def _read_pth(path: Path, config: U2NetConfig | None) -> Checkpoint:
+def _read_pickles(path: Path, parts: Sequence[Path], config: U2NetConfig | None) -> Checkpoint:
+    found = {key: value for part in parts for key, value in _state_dict(part, _load_pickle(part)).items()}
+    names = official_names(path, found)
+    tensors = {names[key]: value for key, value in found.items()}
+    config = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
+    notes = {"format": "PyTorch", "precision": _precision(tensors)}
+    return Checkpoint(config, _float32(path, tensors, config), notes)
+
+
+def _load_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             # torch warns of unusual pickle protocols, but it reads or refuses the file with or without it
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except _BROKEN_PICKLE as e:
         if found := re.search(r"GLOBAL ([\w.]+)", str(e)):
             raise ValueError(
@@ -136,12 +158,6 @@ def _read_pth(path: Path, config: U2NetConfig | None) -> Checkpoint:
                 "expected tensors, as torch.save(model.state_dict(), …) writes them"
             ) from e
         raise ValueError(f"{path} is damaged or no PyTorch file; copy or download it again") from e
-    tensors = _state_dict(path, content)
-    names = _official_names(path, tensors)
-    tensors = {names[key]: value for key, value in tensors.items()}
-    config = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
-    notes = {"format": "PyTorch", "precision": _precision(tensors)}
-    return Checkpoint(config, _float32(path, tensors, config), notes)
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
@@ -153,8 +169,10 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
         if len(inner) == 1:
             return dict(*inner.values())
         if inner:
+            one, out = sorted(inner)[0], f"{path.stem}-one.pth"
             raise ValueError(
-                f"{path} holds several state dicts, {sorted(inner)}; save the one to use by itself"
+                f"{path} holds several state dicts, {sorted(inner)}; save the one to use by itself, e.g. "
+                f"torch.save(torch.load({str(path)!r}, weights_only=True)[{one!r}], {out!r})"
             )
         what = f"a dict with the keys {[str(key)[:80] for key in content][:5]}"
     else:
@@ -170,26 +188,11 @@ def _is_state_dict(content: object) -> TypeGuard[Mapping[str, Tensor]]:
     )
 
 
-def _official_names(path: Path, keys: Iterable[str]) -> dict[str, str]:
-    """Map each key to its official key, without the prefixes that DataParallel and torch.compile add."""
-    names = {}
-    for key in keys:
-        name = key.replace("_orig_mod.", "")
-        while name.startswith("module."):
-            name = name.removeprefix("module.")
-        names[key] = name
-    if len(set(names.values())) < len(names):
-        raise ValueError(
-            f"{path} holds tensors twice, with and without the prefixes 'module.' or '_orig_mod.'"
-        )
-    return names
-
-
 def _read_onnx(path: Path, config: U2NetConfig | None) -> Checkpoint:
     config, tensors, maker = read_onnx(path, config)
     notes = {"format": "ONNX", "precision": _precision(tensors)}
     if maker:
-        notes["made_by"] = _plain(maker)
+        notes["made_by"] = printable_text(maker)
     return Checkpoint(config, _float32(path, tensors, config), notes)
 
 
@@ -215,6 +218,10 @@ def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> 
             raise ValueError(
                 f"{path}: {key} holds NaN or infinity; the file is damaged or its training diverged"
             )
+        if key.endswith(".running_var") and not (state[key] + BN_EPS > 0).all():
+            raise ValueError(
+                f"{path}: {key} holds variances below 0, which make maps of NaN; the file is damaged"
+            )
     return state
 
 
@@ -225,8 +232,3 @@ def _precision(tensors: Mapping[str, Tensor]) -> str:
         if not key.endswith(TRACKED):
             counts[str(value.dtype).removeprefix("torch.")] += value.numel()
     return " and ".join(name for name, _ in counts.most_common())
-
-
-def _plain(text: str) -> str:
-    """Make text from an untrusted file safe for a terminal and a card: one line of printable characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:300].strip()

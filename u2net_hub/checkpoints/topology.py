@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import STAGES, Stage, U2NetConfig
+from .printable import printable_text
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +207,12 @@ def check_shapes(path: Path, shapes: Shapes, config: U2NetConfig | None) -> U2Ne
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; the message says which.
     """
-    target = "its config" if config is not None else "the closest variant"
+    target, remedy = "its config", ""
+    if config is None:
+        target, remedy = (
+            "the closest variant",
+            "; for another table of stages, give its config (config=, --config)",
+        )
     config = config or _infer_config(path, shapes)
     expected = official_shapes(config)
     missing = [key for key in expected if key not in shapes]
@@ -214,7 +220,7 @@ def check_shapes(path: Path, shapes: Shapes, config: U2NetConfig | None) -> U2Ne
         missing = []  # PyTorch before 0.4.1 saved no batch counters, and no map depends on them
     problems = {
         "missing": missing,
-        "unexpected": [key[:80] for key in shapes if key not in expected],
+        "unexpected": [printable_text(key, 80) for key in shapes if key not in expected],
         "of another shape": [
             f"{key} {list(shapes[key])} instead of {list(shape)}"
             for key, shape in expected.items()
@@ -228,7 +234,7 @@ def check_shapes(path: Path, shapes: Shapes, config: U2NetConfig | None) -> U2Ne
             if keys
         )
         raise ValueError(
-            f"{path} does not fit {config.variant!r}, {target}: of {len(expected)} tensors {found}"
+            f"{path} does not fit {config.variant!r}, {target}: of {len(expected)} tensors {found}{remedy}"
         )
     return config
 
@@ -240,7 +246,9 @@ def _infer_config(path: Path, shapes: Shapes) -> U2NetConfig:
         for key in ("stage1.rebnconvin.conv_s1", "stage1.rebnconv1.conv_s1", "outconv")
     )
     if not len(inputs) == len(inside) == len(outputs) == 4:
-        some = ", ".join(f"{key[:80]} {list(shape)}" for key, shape in list(shapes.items())[:3])
+        some = ", ".join(
+            f"{printable_text(key, 80)} {list(shape)}" for key, shape in list(shapes.items())[:3]
+        )
         raise ValueError(
             f"{path} is not of the U²-Net family: it holds {len(shapes)} tensors ({some}, …), expected those "
             "of u2net or u2netp: stage1.rebnconvin.conv_s1.weight [64, 3, 3, 3] … outconv.weight [1, 6, 1, 1]"
@@ -287,14 +295,21 @@ def fold(config: U2NetConfig, state: Mapping[str, NDArray[np.generic]]) -> dict[
 
     Returns:
         Every convolution in official order, by its official name, e.g. "stage1.rebnconvin" or "side1".
+
+    Raises:
+        ValueError: A variance is below 0, or a tensor holds NaN or infinity.
     """
     folded = {}
     for conv in convolutions(config).values():
         weight, bias = (np.asarray(state[f"{conv.key}.{name}"], np.float64) for name in ("weight", "bias"))
         if conv.norm is not None and f"{conv.norm}.weight" in state:
             gamma, beta, mean, var = (np.asarray(state[f"{conv.norm}.{name}"], np.float64) for name in NORM)
+            if not (var + BN_EPS > 0).all():
+                raise ValueError(f"{conv.norm}.running_var holds variances below 0; the weights are damaged")
             scale = gamma / np.sqrt(var + BN_EPS)
             weight, bias = weight * scale[:, None, None, None], (bias - mean) * scale + beta
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError(f"{conv.name} holds NaN or infinity; the weights are damaged")
         folded[conv.name] = Folded(weight.astype(np.float32), bias.astype(np.float32))
     return folded
 

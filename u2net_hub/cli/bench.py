@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Overwrite, command_line
+from .options import AllowPickle, Overwrite, command_line
 
 BenchModels = Annotated[
     list[str] | None,
@@ -23,6 +23,13 @@ PeerPython = Annotated[
     Path | None,
     typer.Option(envvar="U2NET_PEER_PYTHON", help="The Python that has rembg, if it is not this one."),
 ]
+
+
+def _named(sources: list[str], allow_pickle: bool) -> list[str]:
+    """Name the files of weights where they may be pickles."""
+    from ..hub import name_weights
+
+    return [name_weights(each) for each in sources] if allow_pickle else sources
 
 
 def bench(
@@ -58,10 +65,9 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Folder for benchmark.json, benchmark.md and benchmark.png.")
     ] = None,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print all results as JSON instead of a table.")
-    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
     """Measure speed, memory and accuracy of the engines on this machine, and of rembg if it is installed."""
     from ..benchmarks import benchmark_engines, check_free
@@ -69,7 +75,7 @@ def bench(
     if out is not None and not overwrite:
         check_free(out)
     found = benchmark_engines(
-        model or ["u2netp"],
+        _named(model or ["u2netp"], allow_pickle),
         engines=engine or ("torch", "onnxruntime", "openvino"),  # type: ignore[arg-type]  # checked there
         precisions=precision or ("exact", "fast"),  # type: ignore[arg-type]  # checked there
         sizes=size or (320,),

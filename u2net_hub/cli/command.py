@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from .bench import bench
-from .options import Device, EngineChoice, PrecisionChoice
+from .options import AllowPickle, Device, EngineChoice, PrecisionChoice
 from .photos import cutout, mask
 from .training import check_data, eval_, train
 from .weights import card, convert, download, export, info, list_, push
@@ -69,12 +69,14 @@ def demo(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port to listen on. By default the first free one.")
     ] = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Serve the demo in the browser, until Ctrl-C."""
     from ..demo import launch
+    from ..hub import name_weights
 
     launch(
-        model or None,
+        ([name_weights(each) for each in model] if allow_pickle else model) if model else None,
         device=device,
         engine=engine,
         precision=precision,
@@ -112,7 +114,9 @@ def main() -> None:
         app()
     except (ValueError, OSError, ImportError, RuntimeError) as e:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
-        message = " ".join(str(e).split()) or type(e).__name__
+        from ..checkpoints import printable_text
+
+        message = printable_text(" ".join(str(e).split()) or type(e).__name__, longest=4000)
         typer.echo(f"u2net: {message}", err=True)
         sys.exit(1)
     except KeyboardInterrupt as e:

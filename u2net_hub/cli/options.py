@@ -45,7 +45,7 @@ PrecisionChoice = Annotated[
         help="exact: float32. fast: 16 bit if the hardware has it. int8: bundled models and int8 exports.",
     ),
 ]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept a .pth file if there is no other.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Accept a pickle, e.g. a .pth file.")]
 Token = Annotated[
     str | None,
     typer.Option(help="Token for the Hub. Others can see it here; hf auth login or HF_TOKEN are safer."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .options import (
+    AllowPickle,
     AsJson,
     BatchSize,
     ClassName,
@@ -53,6 +54,7 @@ def cutout(
     engine: EngineChoice = "auto",
     precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     json_: AsJson = False,
@@ -65,7 +67,13 @@ def cutout(
     if clean_edges:
         typer.echo("u2net: --clean-edges is not needed any more: all edges but soft ones are clean", err=True)
     pipeline = SaliencyPipeline.from_pretrained(
-        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+        model,
+        device=device,
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+        minmax=minmax,
+        allow_pickle=allow_pickle,
     )
     summary = run_files(
         pipeline,
@@ -98,6 +106,7 @@ def mask(
     engine: EngineChoice = "auto",
     precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     json_: AsJson = False,
@@ -108,7 +117,13 @@ def mask(
     existing = _existing(overwrite, skip_existing)
     _check_streams(inputs, out, json_)
     pipeline = SaliencyPipeline.from_pretrained(
-        model, device=device, engine=engine, precision=precision, batch_size=batch_size, minmax=minmax
+        model,
+        device=device,
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+        minmax=minmax,
+        allow_pickle=allow_pickle,
     )
     summary = run_files(
         pipeline,

@@ -17,6 +17,7 @@ from ..atomic import file_name
 from ..training import Phase, Recipe, TrainConfig, field_help
 from .fields import option, options_of
 from .options import (
+    AllowPickle,
     BatchSize,
     Data,
     Device,
@@ -49,10 +50,12 @@ def _train(
     resume: bool,
     overfit_one: bool,
     dry_run: bool,
+    allow_pickle: bool,
     **chosen: Any,
 ) -> None:
     """Train on pairs of photos and masks, from scratch or from the weights of --init."""
     from .. import training
+    from ..hub import name_weights
 
     logging.getLogger("u2net_hub").setLevel(min(logging.INFO, logging.getLogger().level))
     if resume:
@@ -66,6 +69,8 @@ def _train(
     if not data:
         raise ValueError("got no --data, expected a folder or list file of photos and masks")
     given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in chosen.items()}
+    if allow_pickle and given.get("init"):
+        given["init"] = name_weights(given["init"])
     overrides = {name: given.pop(name) for name in _RECIPE if name in given}
     if crop is not None:
         # the proportion of the paper, which crops 288 of 320 pixels
@@ -207,6 +212,9 @@ def _train_verb() -> Callable[..., None]:
             "their share of the training masks. By default all are 1.",
         ),
         *options_of(Recipe, leave_out=("phases", "class_weights"), optional=True),
+        option(
+            "allow_pickle", bool, False, "--allow-pickle", help="Let --init be a pickle, e.g. a .pth file."
+        ),
         option("resume", bool, False, "--resume", help="Continue from the newest checkpoint in --out."),
         option("overfit_one", bool, False, "--overfit-one", help="Memorise one pair, as a test of the data."),
         option(
@@ -241,6 +249,7 @@ def eval_(
     precision: PrecisionChoice = "exact",
     batch_size: BatchSize = 8,
     workers: Workers = None,
+    allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score networks, or maps, on data sets: a table on standard output, everything else into --out."""
@@ -257,7 +266,12 @@ def eval_(
             from ..inference import SaliencyPipeline
 
             pipeline = SaliencyPipeline.from_pretrained(
-                source, device=device, engine=engine, precision=precision, batch_size=batch_size
+                source,
+                device=device,
+                engine=engine,
+                precision=precision,
+                batch_size=batch_size,
+                allow_pickle=allow_pickle,
             )
             number = pipeline.config.out_channels if pipeline.config.out_channels > 1 else None
         datasets = [SaliencyDataset(each, images=images, masks=masks, classes=number) for each in roots]

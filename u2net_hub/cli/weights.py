@@ -45,6 +45,7 @@ def info(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Describe a checkpoint: variant, parameters, precision, hash, config, and what made it."""
+    from ..checkpoints import printable_text
     from ..hub import load_network, resolve
     from ..model import U2Net
 
@@ -69,7 +70,7 @@ def info(
     del facts["config"], fields["pretrained_cfg"]  # timm's config repeats the other fields
     for name, value in (*facts.items(), *fields.items()):
         if value is not None:
-            typer.echo(f"{name.replace('_', ' '):16}{value}")
+            typer.echo(printable_text(f"{name.replace('_', ' '):16}{value}", longest=10_000))
 
 
 def convert(
@@ -78,17 +79,21 @@ def convert(
     ],
     out: Annotated[Path, typer.Option(help="Folder for config.json and model.safetensors.")],
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    config: Annotated[Path | None, typer.Option(help="A config.json, if the file has none.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="A config.json, if the file has none, or a name such as u2net_portrait."),
+    ] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn any source of weights into a folder laid out as a Hub repo."""
     from ..config import U2NetConfig
-    from ..hub import CONFIG_NAME, WEIGHTS_NAME
+    from ..hub import CONFIG_NAME, WEIGHTS_NAME, find_member
     from ..model import U2Net
 
     refuse_existing([out / CONFIG_NAME, out / WEIGHTS_NAME], overwrite=overwrite)
-    given = None if config is None else U2NetConfig.load(config)
+    member = find_member(config or "")
+    given = member[1].config if member else None if config is None else U2NetConfig.load(config)
     network = U2Net.from_pretrained(model, config=given, allow_pickle=allow_pickle)
     typer.echo(network.save_pretrained(out, dtype=dtype))  # type: ignore[arg-type]  # checked there
 
@@ -129,7 +134,9 @@ def export(
 
 
 def download(
-    model: Annotated[str, typer.Option(help="org/name or org/name@revision on the Hub.")],
+    model: Annotated[
+        str, typer.Option(help="org/name, org/name@revision or org/name/path/to/file on the Hub.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files. By default the cache of the Hub.")
     ] = None,
@@ -141,7 +148,7 @@ def download(
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fetch a model from the Hub, to load it offline, and print the folder that holds it."""
+    """Fetch the files of a repo from the Hub, to load them offline, and print the folder that holds them."""
     from .. import hub
 
     if out is not None and out.is_dir():
@@ -167,6 +174,7 @@ def card(
     ] = None,
     picture: Picture = None,
     license_: License = None,
+    allow_pickle: AllowPickle = False,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing, and fail if the file is not up to date.")
     ] = False,
@@ -179,7 +187,7 @@ def card(
     from ..evaluation import Results
     from ..hub import PICTURE_NAME, Weights, list_bundled, render_card, resolve, validate_card
 
-    existing = out.read_text(encoding="utf-8") if out.is_file() else None
+    existing = _read_card(out) if out.is_file() else None
     # a card is brought up to date, and the text of people in it is kept; nothing else is touched
     if not check and (existing is None or not _is_card(existing)):
         refuse_existing([out], overwrite=overwrite)
@@ -188,7 +196,7 @@ def card(
     if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
         config, weights, beside = U2NetConfig(variant=model), None, None
     else:
-        source = resolve(model)
+        source = resolve(model, allow_pickle=allow_pickle)
         if source.format != "safetensors":
             raise ValueError(f"{model} holds a .{source.format}; make it a folder first: u2net convert")
         config = source.config() or read_checkpoint(source.weights_path).config
@@ -215,13 +223,20 @@ def card(
     typer.echo(out)
 
 
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start}); save it as UTF-8") from e
+
+
 def _is_card(text: str) -> bool:
     """Tell whether a README.md is a model card of this library, which `card` updates."""
     return "library_name: u2net-hub" in text or "<!-- u2net-hub: begin" in text
 
 
 def push(
-    repo: Annotated[str, typer.Argument(help="org/name on the Hub.")],
+    repo: Annotated[str, typer.Argument(help="org/name on the Hub, or a name in your own account.")],
     model: Annotated[
         str | None,
         typer.Option(help="Weights: any source. With --space, the models that it shows: org/one,org/two."),
@@ -245,12 +260,15 @@ def push(
     picture: Picture = None,
     license_: License = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    allow_pickle: AllowPickle = False,
     token: Token = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the files and the card, and push nothing.")
     ] = False,
 ) -> None:
     """Push weights, config, card and results to the Hub in one commit; or, with --space, the demo."""
+    from ..hub import name_weights
+
     where = _Where(private, branch, create_pr, message, tag, token)
     if space:
         if any(given is not None for given in (results, picture, license_)):
@@ -261,7 +279,8 @@ def push(
     elif model is None:
         raise ValueError("got no weights to push; give --model, or --space to push the demo")
     else:
-        _push_model(repo, model, where, results, picture, license_, dtype, dry_run=dry_run)
+        named = name_weights(model) if allow_pickle else model
+        _push_model(repo, named, where, results, picture, license_, dtype, dry_run=dry_run)
 
 
 class _Where(NamedTuple):

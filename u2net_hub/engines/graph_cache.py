@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..atomic import content_hash, write_files
-from ..checkpoints import check_shapes, fold, metadata_config
+from ..checkpoints import check_shapes, fold, metadata_config, onnx_bytes
 from ..config import U2NetConfig
 from ..hub import Source
 from .graph_files import outputs_inside, read_metadata
@@ -72,7 +72,7 @@ def kept_graph(source: U2Net | Source) -> _KeptGraph:
         metadata = read_metadata(source.weights_path)
         if (inside := metadata_config(metadata, source.weights_path)) is not None:
             path = source.weights_path
-            return _KeptGraph(inside, path.read_bytes(), outputs_inside(metadata, path), path)
+            return _KeptGraph(inside, onnx_bytes(path), outputs_inside(metadata, path), path)
     config, read = _tensors(source)
     identity = f"{source.sha256} {config.to_json()} {__version__}"
     kept = cache_folder() / f"{content_hash(identity.encode())}.onnx"

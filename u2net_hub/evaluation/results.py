@@ -34,7 +34,7 @@ class DatasetScores:
     """The scores of a network on one data set."""
 
     n: int
-    """The number of pictures."""
+    """The number of pictures; 0 if it is not known, for scores that a person gave."""
     scores: Mapping[str, float]
     """The mean scores, by their names in results.json."""
     iou: Mapping[str, float | None] | None = None
@@ -238,8 +238,8 @@ def _read_entry(name: str, entry: object) -> DatasetScores:
         raise ValueError(f"{name} is {entry!r}, expected an object with scores")
     scores = dict(entry)
     n, measured, iou = scores.pop("n", None), scores.pop("measured", None), scores.pop("iou", None)
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"{name}: n is {n!r}, expected the number of pictures")
+    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        raise ValueError(f"{name}: n is {n!r}, expected the number of pictures, or 0 if it is not known")
     if not isinstance(measured, bool):
         raise ValueError(f"{name}: measured is {measured!r}, expected true or false")
     unknown = sorted(set(scores) - {*FRACTIONS, "hce"})

@@ -1,3 +1,10 @@
+from .addresses import is_hub_id as is_hub_id
+from .bundled import (
+    CONFIG_NAME as CONFIG_NAME,
+    WEIGHTS_DIR as WEIGHTS_DIR,
+    list_bundled as list_bundled,
+    list_models as list_models,
+)
 from .card import (
     PICTURE_NAME as PICTURE_NAME,
     Weights as Weights,
@@ -27,6 +34,11 @@ from .errors import (
     RevisionNotFoundError as RevisionNotFoundError,
     UnusableRepoError as UnusableRepoError,
 )
+from .family import (
+    FAMILY as FAMILY,
+    find_member as find_member,
+)
+from .layouts import WEIGHTS_NAME as WEIGHTS_NAME
 from .pretrained import (
     Pretrained as Pretrained,
     load_network as load_network,
@@ -44,14 +56,10 @@ from .push_model import (
     folder_contents as folder_contents,
     push_folder as push_folder,
 )
+from .scratch import ScratchFolder as ScratchFolder
 from .snapshot import check_revision as check_revision
+from .source import Source as Source
 from .sources import (
-    CONFIG_NAME as CONFIG_NAME,
-    WEIGHTS_DIR as WEIGHTS_DIR,
-    WEIGHTS_NAME as WEIGHTS_NAME,
-    Source as Source,
-    is_hub_id as is_hub_id,
-    list_bundled as list_bundled,
-    list_models as list_models,
+    name_weights as name_weights,
     resolve as resolve,
 )

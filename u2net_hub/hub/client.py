@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants, errors, get_session
@@ -38,15 +40,34 @@ LONGEST_WAIT = 60.0
 """The longest wait between attempts, in seconds. If a server asks for more, the request fails."""
 PATIENCE = 100.0
 """The time-out in seconds without data, for requests that the client sends without one."""
+_TOKEN = re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30,}")
 _SECRETS = re.compile(
-    r"\bhf_\w{6,}|(?<=Bearer )[^\s\"']+|(?<=[?&])X-[\w-]+=[^&\s\"']+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
+    rf"{_TOKEN.pattern}|(?<=Bearer )[^\s\"']+|(?<=[?&])X-[\w-]+=[^&\s\"']+|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
 )
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 def redact(text: str) -> str:
-    """Replace tokens, passwords in URLs and signatures of signed URLs by ***."""
+    """Replace tokens, passwords in URLs and signatures of signed URLs by ***, for a log or a message."""
     return _SECRETS.sub("***", text)
+
+
+def redact_tokens(text: str) -> str:
+    """Replace tokens of the Hub by ***, for a record such as a command line; all other text stays."""
+    return _TOKEN.sub("***", text)
+
+
+def refuse_tokens(text: str, what: str) -> None:
+    """Raise if a text that is to be published holds a token of the Hub.
+
+    Raises:
+        ValueError: The text holds a token; the message does not.
+    """
+    if _TOKEN.search(text):
+        raise ValueError(
+            f"{what} holds a token of the Hub (hf_…); nothing was pushed: remove it there, and revoke the "
+            f"token at {constants.ENDPOINT}/settings/tokens if others could read it"
+        )
 
 
 class _Redact(logging.Filter):
@@ -77,6 +98,7 @@ def call(
     *,
     revision: str | None = None,
     pushing: bool = False,
+    folder: Path | None = None,
     attempts: int = ATTEMPTS,
 ) -> T:
     """Send a request to the Hub; repeat it after failures that can be temporary.
@@ -89,6 +111,7 @@ def call(
         about: The file or the other subject of the request, for error messages.
         revision: The branch, tag or commit, for error messages.
         pushing: Whether the request writes to the repo.
+        folder: The folder that the request writes to, for error messages.
         attempts: The greatest number of attempts.
 
     Raises:
@@ -102,7 +125,7 @@ def call(
         except HubError:
             raise
         except _FAILURES as e:
-            error = _explain(e, repo_id, about, revision, pushing)
+            error = _explain(e, repo_id, about, revision, pushing, folder)
             wait = _wait(e, attempt)
         # raised here, without its cause: a traceback would show server messages, which can hold secrets
         if not isinstance(error, HubUnavailableError) or wait is None or attempt >= attempts:
@@ -136,10 +159,13 @@ def _wait(e: Exception, attempt: int) -> float | None:
     return seconds * random.uniform(1.0, 1.5) if seconds <= LONGEST_WAIT else None
 
 
-def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, pushing: bool) -> HubError:
+def _explain(
+    e: BaseException, repo_id: str, about: str, revision: str | None, pushing: bool, folder: Path | None
+) -> HubError:
     """Make the error that replaces one of the client's."""
     if isinstance(e, errors.LocalEntryNotFoundError | RuntimeError) and e.__cause__ is not None:
-        return _explain(e.__cause__, repo_id, about, revision, pushing)  # the client wraps the reason
+        # the client wraps the reason
+        return _explain(e.__cause__, repo_id, about, revision, pushing, folder)
 
     page = f"{constants.ENDPOINT}/{repo_id}"
     at = f"{repo_id}@{revision}" if revision else repo_id
@@ -158,7 +184,7 @@ def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, p
     if isinstance(e, errors.RepositoryNotFoundError):
         return error(
             RepoNotFoundError,
-            "there is no such repo, or it is private and this token may not see it",
+            f"there is no such repo, or it is private and {_told(e, 'this token may not see it')}",
             "check the name, log in with: hf auth login (or give token=…), accept its terms if it has any",
         )
     if isinstance(e, errors.RevisionNotFoundError):
@@ -168,11 +194,18 @@ def _explain(e: BaseException, repo_id: str, about: str, revision: str | None, p
     if isinstance(e, errors.EntryNotFoundError):
         return error(MissingFileError, "no such file in the repo", f"see its files at {page}/tree/main")
     if isinstance(e, errors.HfHubHTTPError):
-        return _explain_status(e.response.status_code, error, pushing)
-    return _explain_transfer(e, error)
+        return _explain_status(e, error, pushing)
+    return _explain_transfer(e, error, folder)
 
 
-def _explain_transfer(e: BaseException, error: Callable[[type[HubError], str, str], HubError]) -> HubError:
+def _told(e: errors.HfHubHTTPError, of_token: str) -> str:
+    """Say something of the token that was sent, or that none was."""
+    return of_token if "authorization" in e.response.request.headers else "no token was sent"
+
+
+def _explain_transfer(
+    e: BaseException, error: Callable[[type[HubError], str, str], HubError], folder: Path | None
+) -> HubError:
     """Explain a failure other than the Hub's own refusal: on the way, on the disk, or in the answer."""
     if isinstance(e, errors.OfflineModeIsEnabled):
         return error(NotCachedError, "offline mode is on", "unset HF_HUB_OFFLINE to ask the Hub")
@@ -195,7 +228,13 @@ def _explain_transfer(e: BaseException, error: Callable[[type[HubError], str, st
         reason = " ".join(redact(str(e)).split())
         return error(HubError, reason, "correct the front matter of the card")
     if isinstance(e, OSError) and e.errno is not None:
-        return error(HubError, f"{e.strerror} ({e.filename})", "check the disk, or choose another cache_dir")
+        place = e.filename or folder or constants.HF_HUB_CACHE
+        remedy = "check its permissions, or choose another cache_dir"
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space there, or choose another cache_dir (or HF_HOME) on a larger disk"
+        found = error(HubError, f"{e.strerror} ({place})", remedy)
+        found.errno = e.errno
+        return found
     if isinstance(e, OSError | RuntimeError) and not isinstance(e, errors.FileMetadataError):
         return error(HubUnavailableError, "the transfer was cut short or failed", "try again")
     return error(
@@ -206,17 +245,22 @@ def _explain_transfer(e: BaseException, error: Callable[[type[HubError], str, st
 
 
 def _explain_status(
-    status: int, error: Callable[[type[HubError], str, str], HubError], pushing: bool
+    e: errors.HfHubHTTPError, error: Callable[[type[HubError], str, str], HubError], pushing: bool
 ) -> HubError:
     """Explain the HTTP status of a refused request."""
+    status = e.response.status_code
     if status == 401:
         return error(
-            AccessDeniedError, "the Hub does not accept this token", "log in again with: hf auth login"
+            AccessDeniedError,
+            _told(e, "the Hub does not accept this token"),
+            "log in with: hf auth login (or give token=…)",
         )
     if status == 403:
         verb = "write to" if pushing else "read"
         tokens = f"{constants.ENDPOINT}/settings/tokens"
-        return error(AccessDeniedError, f"this token may not {verb} it", f"take one that may, from {tokens}")
+        return error(
+            AccessDeniedError, _told(e, f"this token may not {verb} it"), f"take one that may, from {tokens}"
+        )
     if status in (409, 412) and pushing:
         return error(ConflictError, f"the repo has changed meanwhile (status {status})", "push again")
     if status == 429:

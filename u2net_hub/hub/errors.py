@@ -28,6 +28,10 @@ class NotCachedError(HubError, FileNotFoundError):
     """The file is not in the cache, and requests to the Hub are switched off."""
 
 
+class CacheNotWritableError(HubError):
+    """A file cannot be kept, because the cache folder may only be read."""
+
+
 class AccessDeniedError(HubError):
     """The token is missing or unknown, or it does not permit this request."""
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .. import __version__
 from ..atomic import write_files
 from ..config import LIBRARY_NAME, U2NetConfig
-from .sources import CONFIG_NAME, WEIGHTS_NAME, Source, resolve, resolve_folder
+from .arguments import LOADING, SAVING, find_device, find_dtype, refuse_arguments
+from .bundled import CONFIG_NAME
+from .layouts import WEIGHTS_NAME
+from .source import Source
+from .sources import resolve, resolve_local
 
 if TYPE_CHECKING:
     import torch
@@ -51,38 +54,78 @@ class Pretrained(Module):
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
+        filename: str | None = None,
+        subfolder: str | None = None,
         allow_pickle: bool = False,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        device: str | int | torch.device | None = None,
+        strict: bool = True,
+        **others: object,
     ) -> _M:
         """Load a network in eval mode, in float32, on the CPU; every weight must be present and must fit.
 
         Args:
-            source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .pth or .onnx file;
-                "org/name" or "org/name@revision".
+            source: Either "u2netp"; a folder laid out as a Hub repo; a .safetensors, .onnx, .pth, .pt, .bin
+                or .ckpt file; "org/name", "org/name@revision" or "org/name/path/to/file.pth" on the Hub,
+                also with "hf-hub:" or "hf://" before it; or the address of the model's page.
             config: A config that replaces config.json. Without either, it is inferred from the weights'
                 shapes.
             revision: A branch, tag or commit, for a source on the Hub.
             token: The token for a private or gated repo. None uses the one stored by `hf auth login`.
             cache_dir: A folder that replaces the client's cache folder.
             local_files_only: Use the cache without a request.
-            allow_pickle: Accept a .pth file where a folder or repo holds no other weights. Nothing in it is
-                executed.
+            force_download: Download files anew that the cache has.
+            filename: The file of weights in a folder or repo.
+            subfolder: The folder of the weights in a folder or repo.
+            allow_pickle: Accept a pickle where a folder or repo holds no other weights. Nothing in it is
+                executed. A pickle that is named itself is always accepted.
+            dtype: The data type to return the network in: float32, float16 or bfloat16.
+            torch_dtype: The same as `dtype`.
+            device: The device to return the network on, e.g. "cuda".
+            strict: Always True.
+            others: Arguments of other libraries; the error says what to use in their place.
 
         Raises:
             FileNotFoundError: There are no such weights.
             ValueError: The weights are damaged, not of the U²-Net family, or do not fit their config.
             ImportError: The source is an .onnx file, and onnx is not installed.
+            RuntimeError: The device is not available.
+            TypeError: An argument is unknown.
         """
+        refuse_arguments("from_pretrained", others, LOADING)
+        if strict is not True:
+            raise ValueError(
+                "strict=False would leave weights at random; load with the network's own config (config=), "
+                "or call load_state_dict(…, strict=False) yourself"
+            )
+        chosen = dtype if dtype is not None else torch_dtype
+        target = None if device is None else find_device(device)
+        kind = None if chosen is None else find_dtype(chosen)
         found = resolve(
             source,
+            config=config,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            force_download=force_download,
+            filename=filename,
+            subfolder=subfolder,
             allow_pickle=allow_pickle,
         )
-        return load_network(cls, found, config=config)
+        return load_network(cls, found).to(device=target, dtype=kind)
 
-    def save_pretrained(self, folder: str | Path, *, dtype: Dtype | torch.dtype = "float32") -> Path:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: Dtype | torch.dtype = "float32",
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **push: Any,
+    ) -> Path:
         """Write config.json and model.safetensors into a folder, which then loads with `from_pretrained`.
 
         Each file is written completely or not at all.
@@ -91,19 +134,32 @@ class Pretrained(Module):
             folder: The folder; it is made if it is missing. Existing files of these names are replaced.
             dtype: The data type of the convolutions. Batch norm stays float32: it is a hundredth of the file,
                 and its running variances can exceed the range of float16.
+            push_to_hub: Push the network afterwards, as the method `push_to_hub` does.
+            repo_id: The repo to push to. None is the folder's name, in the token's own account.
+            push: Other arguments of the method `push_to_hub`.
 
         Raises:
+            OSError: A file cannot be written, or the push failed; the folder is complete then.
+            TypeError: An argument is unknown, or is for a push, and `push_to_hub` is False.
             ValueError: The network is fused, a weight is not finite in `dtype`, or `dtype` is another one.
         """
+        refuse_arguments("save_pretrained", {k: v for k, v in push.items() if k in SAVING}, SAVING)
+        if not push_to_hub and (push or repo_id is not None):
+            given = [*(["repo_id"] if repo_id is not None else []), *push]
+            raise TypeError(f"save_pretrained() got {given}, which are for a push; add push_to_hub=True")
+        written = self._save(Path(folder), dtype)
+        if push_to_hub:
+            self.push_to_hub(repo_id or written.absolute().name, dtype=dtype, **push)
+        return written
+
+    def _save(self, folder: Path, dtype: Dtype | torch.dtype) -> Path:
         import torch
         from safetensors.torch import save
 
         from ..checkpoints import official_shapes
         from .card import last_parts
 
-        name = str(dtype).removeprefix("torch.")
-        if name not in ("float32", "float16", "bfloat16"):
-            raise ValueError(f"dtype is {dtype!r}, expected float32, float16 or bfloat16")
+        kind = find_dtype(dtype)
         state = self.state_dict()
         if state.keys() != official_shapes(self.config).keys():
             raise ValueError(
@@ -113,14 +169,14 @@ class Pretrained(Module):
         tensors = {}
         for key, value in state.items():
             if value.is_floating_point():
-                value = value.to(torch.float32 if ".bn_s1." in key else getattr(torch, name))
+                value = value.to(torch.float32 if ".bn_s1." in key else kind)
                 if not value.isfinite().all():
+                    name = str(kind).removeprefix("torch.")
                     raise ValueError(f"{key} holds values that are not finite in {name}; nothing was written")
             tensors[key] = value.detach().to("cpu").contiguous()
         metadata = {"format": "pt", "library_name": LIBRARY_NAME, "library_version": __version__}
         if "derived_from" in self.notes:
             metadata["derived_from"] = last_parts(self.notes["derived_from"])
-        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = self.config.to_json().encode()
         write_files(folder, {CONFIG_NAME: config, WEIGHTS_NAME: _in_order(save(tensors, metadata))})
@@ -132,14 +188,17 @@ class Pretrained(Module):
         *,
         private: bool | None = None,
         branch: str | None = None,
+        revision: str | None = None,
         create_pr: bool = False,
         commit_message: str | None = None,
+        commit_description: str | None = None,
         tag: str | None = None,
         token: str | bool | None = None,
         metrics: Results | Mapping[str, object] | str | Path | None = None,
         picture: str | Path | None = None,
         license: str | None = None,
         dtype: Dtype | torch.dtype = "float32",
+        **others: object,
     ) -> Pushed:
         """Push weights, config, card and results in one commit; the same content again makes no commit.
 
@@ -147,34 +206,45 @@ class Pretrained(Module):
         and can be repeated. In a README.md of the repo, only our fields and the marked sections change.
 
         Args:
-            repo_id: The name of the repo, "org/name".
+            repo_id: The name of the repo, "org/name", or a bare name in the token's own account.
             private: Whether a new repo is private. None uses the account's setting.
             branch: The branch to commit to. None is main.
+            revision: The same as `branch`.
             create_pr: Open a pull request instead of committing to a branch.
             commit_message: The first line of the commit. None is "Upload model with u2net-hub".
+            commit_description: The other lines of the commit.
             tag: A tag for the commit.
             token: A token with write permission. None uses the one stored by `hf auth login`.
             metrics: The results of these weights, as `evaluate` returns them, or the path of results.json or
-                its folder; curves.npz beside it is pushed too. The card labels results with no hash as given.
+                its folder; curves.npz beside it is pushed too. {"ECSSD": {"mae": 0.04}} is enough; the card
+                says of results without a hash that they were given, not measured.
             picture: A .webp file for the card: a photo that may be published, with its map and its cutout.
             license: The licence of the weights, under the Hub's name for it. None keeps the one in the repo's
                 README, or else uses "apache-2.0".
             dtype: The data type, as for `save_pretrained`.
+            others: Arguments of other libraries; the error says what to use in their place.
 
         Raises:
             OSError: The Hub refuses or cannot be reached; its errors are subclasses of `u2net_hub.HubError`.
-            ValueError: The metrics belong to other weights, or `private=True` and the repo is public.
+            TypeError: An argument is unknown.
+            ValueError: The metrics belong to other weights, `private=True` and the repo is public, or a text
+                holds a token of the Hub.
         """
         from .push_model import push_folder
+        from .scratch import ScratchFolder
 
-        with tempfile.TemporaryDirectory(prefix="u2net-push-") as folder:
+        refuse_arguments("push_to_hub", others, SAVING)
+        if branch is not None and revision is not None and branch != revision:
+            raise ValueError(f"branch={branch!r} and revision={revision!r} mean the same; give one")
+        with ScratchFolder() as folder:
             self.fill_repo(folder, metrics=metrics, picture=picture, dtype=dtype)
             return push_folder(
                 folder,
                 repo_id,
                 commit_message=commit_message,
+                commit_description=commit_description,
                 private=private,
-                branch=branch,
+                branch=branch if branch is not None else revision,
                 create_pr=create_pr,
                 tag=tag,
                 token=token,
@@ -190,29 +260,26 @@ class Pretrained(Module):
         dtype: Dtype | torch.dtype = "float32",
     ) -> Path:
         """Write the files of a push, except the card, into a folder; arguments as for `push_to_hub`."""
-        from ..evaluation import Results
         from .card import PICTURE_NAME, results_of
+        from .given_scores import read_metrics
 
         folder = self.save_pretrained(folder, dtype=dtype)
-        if isinstance(metrics, str | Path):
-            metrics = Results.load(metrics)
-        elif isinstance(metrics, Mapping):
-            metrics = Results.from_dict(dict(metrics))
         if metrics is not None:
-            saved, loaded = resolve_folder(folder, allow_pickle=False), self.loaded_from
+            results = read_metrics(metrics)
+            saved, loaded = resolve_local(folder), self.loaded_from
             if (
                 loaded is not None
-                and metrics.weights_sha256 == loaded.sha256
+                and results.weights_sha256 == loaded.sha256
                 and _equal_weights(saved, loaded)
             ):
-                metrics = replace(metrics, weights_sha256=saved.sha256)  # the same weights in another file
-            results_of(metrics, saved.sha256).save(folder)
+                results = replace(results, weights_sha256=saved.sha256)  # the same weights in another file
+            results_of(results, saved.sha256).save(folder)
         if picture is not None:
             shutil.copyfile(picture, folder / PICTURE_NAME)
         return folder
 
 
-def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = None) -> _M:
+def load_network(cls: type[_M], source: Source) -> _M:
     """Build a network from local files, after checking that the weights fit the config."""
     import torch
 
@@ -225,16 +292,17 @@ def load_network(cls: type[_M], source: Source, *, config: U2NetConfig | None = 
         )
     try:
         checkpoint = read_checkpoint(
-            source.weights_path, config=config or source.config(), allow_pickle=source.allow_pickle
+            source.weights_path, config=source.config(), allow_pickle=source.allow_pickle
         )
     except ValueError as e:
+        problem = f"{e}{source.foreign_config()}"
         if source.kind != "hub":
-            raise
+            raise ValueError(problem) from e
         from .errors import UnusableRepoError
 
         raise UnusableRepoError(
             f"{source.name}@{source.revision}: {source.weights_path.name} is intact, but it cannot "
-            f"be used: {e}; see the repo's other revisions, or tell its owner",
+            f"be used: {problem}; see the repo's other revisions, or tell its owner",
             repo_id=source.name,
             file=source.weights_path.name,
         ) from e

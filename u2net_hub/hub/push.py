@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..atomic import content_hash
-from .client import ATTEMPTS, call, make_client, redact
+from .client import ATTEMPTS, call, make_client, refuse_tokens
 from .errors import AccessDeniedError, ConflictError, CorruptFileError
 from .snapshot import check_revision
 
@@ -106,6 +106,7 @@ def push_files(
     contents: Callable[[BranchState], Mapping[str, Content]],
     *,
     commit_message: str,
+    commit_description: str | None = None,
     repo_type: RepoType = "model",
     space_sdk: str | None = None,
     private: bool | None = None,
@@ -123,6 +124,7 @@ def push_files(
         contents: A function from the state of the branch to the files to write, by name. It is called again
             if the branch moves during the push.
         commit_message: The first line of the commit.
+        commit_description: The other lines of the commit.
         repo_type: Either "model" or "space".
         space_sdk: The SDK of a new Space, e.g. "gradio".
         private: Whether a new repo is private. None uses the account's setting. With True, an existing repo
@@ -134,9 +136,11 @@ def push_files(
 
     Raises:
         HubError: The Hub refuses or cannot be reached.
-        ValueError: The arguments contradict each other, or the repo is public and `private=True`.
+        ValueError: The arguments contradict each other, the repo is public and `private=True`, or a text
+            holds a token of the Hub.
     """
     _check_arguments(repo_id, branch, tag, create_pr, token)
+    refuse_tokens(f"{commit_message}\n{commit_description or ''}", "the commit message")
     api = make_client(token)
     target = branch or constants.DEFAULT_REVISION
     _make_branch(api, repo_id, repo_type, space_sdk, private, target, token)
@@ -146,9 +150,9 @@ def push_files(
     for attempt in range(1, _CONFLICTS + 1):
         head = BranchState(repo_id, repo_type, target, token)
         files = dict(contents(head))
-        if repo_type == "model":  # in the code of a Space, hf_hub_download is no token
-            files = {name: _without_secrets(name, content) for name, content in files.items()}
         files = {name: content for name, content in files.items() if _differs(content, head.hashes.get(name))}
+        for name, content in files.items():
+            _refuse_tokens(name, content)
         changed = changed or bool(files)
         if tagged is not None and (files or tagged != head.commit):
             raise ConflictError(
@@ -157,7 +161,7 @@ def push_files(
             )
         try:
             url, commit, pull_request = (
-                _commit(api, head, files, repo_type, target, create_pr, redact(commit_message))
+                _commit(api, head, files, repo_type, target, create_pr, commit_message, commit_description)
                 if files
                 else (f"{_page(repo_id, repo_type)}/commit/{head.commit}", head.commit, None)
             )
@@ -186,6 +190,10 @@ def _check_arguments(
             check_revision(name)
     if create_pr and (branch is not None or tag is not None):
         raise ValueError("create_pr=True opens a pull request against main; leave out branch and tag")
+    _check_token(repo_id, token)
+
+
+def _check_token(repo_id: str, token: str | bool | None) -> None:
     if token is False or (token is None and get_token() is None):
         raise AccessDeniedError(
             f"{repo_id}: pushing needs a token with write permission, and there is none; "
@@ -227,6 +235,22 @@ def _make_branch(
         )
 
 
+def full_repo_id(repo_id: str, token: str | bool | None) -> str:
+    """Put the account of the token before a bare name: "u2netp" becomes "me/u2netp".
+
+    Raises:
+        HubError: There is no token, or the Hub does not know it.
+        ValueError: No repo can have this name.
+    """
+    if "/" in repo_id or not repo_id:
+        check_repo_id(repo_id)
+        return repo_id
+    check_repo_id(f"me/{repo_id}")
+    _check_token(repo_id, token)
+    account = call(make_client(token).whoami, repo_id, "the account of the token", pushing=True)
+    return f"{account['name']}/{repo_id}"
+
+
 def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
@@ -253,6 +277,7 @@ def _commit(
     branch: str,
     create_pr: bool,
     message: str,
+    description: str | None,
 ) -> tuple[str, str, str | None]:
     """Upload and commit the files; return the commit's address, its hash, and the pull request's address."""
     additions = [CommitOperationAdd(name, data) for name, data in files.items() if data is not None]
@@ -276,6 +301,7 @@ def _commit(
             head.repo_id,
             [*additions, *deletions],
             commit_message=message,
+            commit_description=description,
             repo_type=repo_type,
             revision=branch,
             create_pr=create_pr,
@@ -289,12 +315,11 @@ def _commit(
     return info.commit_url, info.oid, info.pr_url
 
 
-def _without_secrets(name: str, content: Content) -> Content:
-    """Remove tokens from text; the command line in results.json could hold one."""
-    if content is None or not name.endswith(_TEXT):
-        return content
-    text = (content if isinstance(content, bytes) else content.read_bytes()).decode()
-    return redact(text).encode()
+def _refuse_tokens(name: str, content: Content) -> None:
+    """Raise if a text to push holds a token: what people wrote is refused, and never changed."""
+    if content is not None and name.endswith(_TEXT):
+        text = content if isinstance(content, bytes) else content.read_bytes()
+        refuse_tokens(text.decode(errors="replace"), name)
 
 
 def _differs(content: Content, hash_there: str | None) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ..atomic import content_hash
 from ..config import U2NetConfig
 from ..evaluation import Results
+from .bundled import CONFIG_NAME, RESULTS_NAME
 from .card import PICTURE_NAME, Weights, render_card, results_of
-from .push import BranchState, Content, Pushed, push_files
-from .sources import CONFIG_NAME, RESULTS_NAME, WEIGHTS_NAME
+from .errors import UnusableRepoError
+from .layouts import WEIGHTS_NAME
+from .push import BranchState, Content, Pushed, full_repo_id, push_files
 
 CARD_NAME = "README.md"
 CURVES_NAME = "curves.npz"
@@ -22,6 +27,7 @@ def push_folder(
     repo_id: str,
     *,
     commit_message: str | None = None,
+    commit_description: str | None = None,
     private: bool | None = None,
     branch: str | None = None,
     create_pr: bool = False,
@@ -36,8 +42,9 @@ def push_folder(
 
     Args:
         folder: A folder that `save_pretrained` and `Results.save` wrote.
-        repo_id: The name of the repo, "org/name".
+        repo_id: The name of the repo, "org/name", or a bare name in the token's own account.
         commit_message: The first line of the commit. None is "Upload model with u2net-hub".
+        commit_description: The other lines of the commit.
         private: Whether a new repo is private. With True, an existing repo must be private too.
         branch: The branch to commit to. None is main.
         create_pr: Open a pull request.
@@ -55,10 +62,12 @@ def push_folder(
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}, expected a folder as save_pretrained writes it")
+    repo_id = full_repo_id(repo_id, token)
     return push_files(
         repo_id,
         lambda head: folder_contents(folder, repo_id, head, license=license),
         commit_message=commit_message or "Upload model with u2net-hub",
+        commit_description=commit_description,
         private=private,
         branch=branch,
         create_pr=create_pr,
@@ -78,20 +87,74 @@ def folder_contents(
     results: Results | None = None
     if RESULTS_NAME in files:
         results = results_of(Results.load(folder / RESULTS_NAME), sha256)
-        files[RESULTS_NAME] = (json.dumps(results.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
-    elif head is not None and there.get(WEIGHTS_NAME) == sha256:
-        old = head.read(RESULTS_NAME)
-        results = None if old is None else Results.from_dict(json.loads(old))
+        files[RESULTS_NAME] = _results_text(results, head)
+    elif there.get(WEIGHTS_NAME) == sha256 and (old := _read_text(head, RESULTS_NAME)) is not None:
+        results = Results.from_dict(_parse(old, repo_id, RESULTS_NAME))
     if there.get(WEIGHTS_NAME) != sha256:  # the results there were measured on other weights
         files |= {name: None for name in (RESULTS_NAME, CURVES_NAME) if name in there and name not in files}
-    existing = None if head is None else head.read(CARD_NAME)
+    config = U2NetConfig.load(folder / CONFIG_NAME)
+    if kept := _foreign_entries(head):
+        config = config.replace(other={**kept, **config.other})
+        files[CONFIG_NAME] = config.to_json().encode()
     files[CARD_NAME] = render_card(
-        U2NetConfig.load(folder / CONFIG_NAME),
+        config,
         results,
         name=repo_id,
         weights=Weights.of(weights, sha256),
         picture=PICTURE_NAME in files or PICTURE_NAME in there,
         license=license,
-        existing=None if existing is None else existing.decode(),
+        existing=_read_text(head, CARD_NAME),
     ).encode()
     return files
+
+
+def _results_text(results: Results, head: BranchState | None) -> bytes:
+    """Write results.json. Given scores that are there already keep the date on which they were given."""
+    content = results.to_dict()
+    if results.weights_sha256 is None and (old := _read_text(head, RESULTS_NAME)) is not None:
+        with suppress(ValueError):
+            before = json.loads(old)
+            if isinstance(before, dict) and {**content, **_origin(before)} == before:
+                content = before
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _origin(content: Mapping[str, object]) -> dict[str, object]:
+    return {name: content.get(name) for name in ("date", "versions")}
+
+
+def _foreign_entries(head: BranchState | None) -> dict[str, object]:
+    """Read the entries of other libraries in the config.json of a branch."""
+    text = _read_text(head, CONFIG_NAME)
+    try:
+        content = json.loads(text or "{}")
+        return dict(U2NetConfig.from_dict(content).other) if isinstance(content, dict) else {}
+    except (ValueError, RecursionError):  # it is damaged, or another library's: it is replaced
+        return {}
+
+
+def _parse(text: str, repo_id: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise UnusableRepoError(
+            f"{repo_id}: {name} in the repo is not valid JSON; correct or delete it there",
+            repo_id=repo_id,
+            file=name,
+        ) from e
+
+
+def _read_text(head: BranchState | None, name: str) -> str | None:
+    """Read a text of a branch; None if there is none."""
+    content = None if head is None else head.read(name)
+    if head is None or content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError as e:
+        raise UnusableRepoError(
+            f"{head.repo_id}: {name} in the repo is not UTF-8 text (byte {e.start} is "
+            f"{content[e.start]:#04x}); nothing was pushed: save it there as UTF-8, and push again",
+            repo_id=head.repo_id,
+            file=name,
+        ) from e

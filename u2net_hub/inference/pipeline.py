@@ -89,19 +89,27 @@ class SaliencyPipeline:
         batch_size: int = 8,
         compile: bool = False,
         minmax: MinMax | None = None,
+        config: U2NetConfig | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
+        filename: str | None = None,
+        subfolder: str | None = None,
         allow_pickle: bool = False,
     ) -> SaliencyPipeline:
         """Open a source of weights; the arguments are those of the class and of `U2Net.from_pretrained`."""
         found = resolve(
             source,
+            config=config,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            force_download=force_download,
+            filename=filename,
+            subfolder=subfolder,
             allow_pickle=allow_pickle,
         )
         return cls(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import shutil
-import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from ..hub import (
     FILES,
+    ScratchFolder,
     check_repo_id,
     check_revision,
     push_folder,
@@ -27,7 +27,7 @@ class _Job(NamedTuple):
 
     folder: Path
     """The folder that was copied."""
-    copy: tempfile.TemporaryDirectory[str]
+    copy: ScratchFolder
     """The copy, which is pushed."""
     message: str
     """The commit message."""
@@ -179,7 +179,7 @@ class BackgroundPusher:
 
 
 def _copy(folder: Path, message: str) -> _Job:
-    copy = tempfile.TemporaryDirectory(prefix="u2net-push-")
+    copy = ScratchFolder()
     try:
         for name in FILES:
             if (folder / name).is_file():

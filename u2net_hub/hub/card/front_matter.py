@@ -18,6 +18,7 @@ _TAGS = ("u2net", "salient-object-detection", "background-removal", "saliency", 
 
 
 PIPELINE = "image-segmentation"
+_GIVEN = "not measured by u2net-hub"
 
 
 def card_fields(
@@ -49,7 +50,7 @@ def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResu
     found: list[EvalResult] = []
     taken: set[str] = set()
     given = results is not None and results.weights_sha256 is None
-    origin = {"given": "not measured by u2net-hub"} if given else {}
+    origin = {"given": _GIVEN} if given else {}
     for name, dataset in (results.datasets if results is not None else {}).items():
         if not dataset.measured:
             continue
@@ -69,7 +70,7 @@ def _eval_results(config: U2NetConfig, results: Results | None) -> list[EvalResu
                 task_name=task(config),
                 dataset_type=kind,
                 dataset_name=plain(name),
-                dataset_args={"pictures": dataset.n, **origin},
+                dataset_args={**({"pictures": dataset.n} if dataset.n else {}), **origin},
                 metric_type=key,
                 metric_name=plain(label),
                 metric_value=round(float(value), 6),
@@ -114,6 +115,7 @@ def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool
     ours["tags"] = list(dict.fromkeys([*([tags] if isinstance(tags, str) else tags), *_TAGS]))
     for key in ("datasets", "base_model"):
         ours[key] = ours[key] or there.get(key)
+    ours["model-index"] = _merge_index(there.get("model-index"), ours["model-index"])
     expected = {key: value for key, value in {**there, **ours}.items() if value is not None}
     for key, value in ours.items():
         if there.get(key) == value:
@@ -126,6 +128,44 @@ def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool
         return block if load_fields(block) == expected else _dump(expected)
     except ValueError:
         return _dump(expected)  # fields in this style cannot be replaced line by line
+
+
+def _merge_index(there: object, ours: object) -> object:
+    """Replace our scores in a model index; what people wrote there stays."""
+    if there is None:
+        return ours
+    if not isinstance(there, list) or not all(isinstance(entry, dict) for entry in there):
+        if ours is None:
+            return there
+        raise ValueError("README.md has a model-index that is not a list of entries; correct it there")
+    entries, new = [], list(ours) if isinstance(ours, list) else []
+    for entry in there:
+        results = entry.get("results")
+        kept = [each for each in results if not _is_ours(each)] if isinstance(results, list) else results
+        if kept == results:
+            entries.append(entry)
+            continue
+        same = [each for each in new if each["name"] == entry.get("name") or not kept]
+        new = [each for each in new if each not in same]
+        added = [result for each in same for result in each["results"]]
+        if kept or added:
+            name = same[0]["name"] if same and not kept else entry.get("name")
+            entries.append({**entry, "name": name, "results": [*added, *(kept or [])]})
+    for each in new:
+        same_name = next((entry for entry in entries if entry.get("name") == each["name"]), None)
+        if same_name is None:
+            entries.insert(0, each)
+        else:  # the Hub wants each name once
+            at = entries.index(same_name)
+            entries[at] = {**same_name, "results": [*each["results"], *(same_name.get("results") or [])]}
+    return entries or None
+
+
+def _is_ours(result: object) -> bool:
+    """Tell whether this library wrote a result: it names the number of pictures, or that it was given."""
+    dataset = result.get("dataset") if isinstance(result, dict) else None
+    args = dataset.get("args") if isinstance(dataset, dict) else None
+    return isinstance(args, dict) and ("pictures" in args or args.get("given") == _GIVEN)
 
 
 def task(config: U2NetConfig) -> str:

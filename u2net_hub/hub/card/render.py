@@ -14,7 +14,8 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ...config import LIBRARY_NAME, U2NetConfig
 from ...evaluation import Results
-from ..sources import WEIGHT_SUFFIXES
+from ..addresses import WEIGHT_SUFFIXES
+from ..client import redact_tokens
 from .front_matter import PIPELINE, card_fields, load_fields, merge_fields
 from .markdown import last_parts
 from .sections import BEGIN, Weights, card_sections, merge_sections
@@ -93,10 +94,15 @@ def without_folders(results: Results) -> Results:
             # a file of weights is never a name on the Hub
             start = Path(start).name if start.lower().endswith(WEIGHT_SUFFIXES) else last_parts(start)
         training = replace(
-            training, start=start, recipe=last_parts(training.recipe), command=last_parts(training.command)
+            training, start=start, recipe=_recorded(training.recipe), command=_recorded(training.command)
         )
-    command = None if results.command is None else last_parts(results.command)
+    command = None if results.command is None else _recorded(results.command)
     return replace(results, command=command, training=training)
+
+
+def _recorded(text: str) -> str:
+    """Remove folders and tokens from what the library recorded by itself."""
+    return redact_tokens(last_parts(text))
 
 
 def validate_card(text: str) -> None:

@@ -166,7 +166,7 @@ def _scores(results: Results | None) -> list[list[str]]:
 
     def add(name: str, n: int, label: str, scores: Mapping[str, float | None], digits: int) -> None:
         cells = ("–" if scores.get(key) is None else format_score(key, scores[key], digits) for key in keys)
-        rows.append([name, f"{n:,}", label, *cells])
+        rows.append([name, f"{n:,}" if n else "–", label, *cells])
 
     for name, dataset in results.datasets.items():
         if dataset.measured:
