@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import random
+import shlex
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -416,6 +418,20 @@ def test_a_checkpoint_of_lightning_loads(small: State, tmp_path: Path) -> None:
         tmp_path / "last.ckpt",
     )
     assert same(read_checkpoint(tmp_path / "last.ckpt", config=SMALL).state, small)
+
+
+def test_the_command_that_saves_the_tensors_of_lightning_works(
+    small: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"state_dict": small, "hyper_parameters": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"holds Python objects \(argparse\.Namespace\)") as caught:
+        read_checkpoint(tmp_path / "last.ckpt", config=SMALL)
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(str(caught.value).partition("with: ")[2])
+    assert command[:2] == ["python", "-c"]
+    exec(command[2])
+    assert same(read_checkpoint(tmp_path / "last.pth", config=SMALL).state, small)
 
 
 def test_tensors_beside_those_of_the_network_are_named(small: State, pth: Callable[[object], Path]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 import struct
 import warnings
 from collections import Counter
@@ -155,9 +156,18 @@ def _load_pickle(path: Path) -> object:
         if found := re.search(r"GLOBAL ([\w.]+)", str(e)):
             raise ValueError(
                 f"{path} holds Python objects ({found[1]}), which are not loaded: they may execute anything; "
-                "expected tensors, as torch.save(model.state_dict(), …) writes them"
+                f"expected tensors, as torch.save(model.state_dict(), …) writes them{_tensors_alone(path)}"
             ) from e
         raise ValueError(f"{path} is damaged or no PyTorch file; copy or download it again") from e
+
+
+def _tensors_alone(path: Path) -> str:
+    """Write the command that saves the tensors of a checkpoint of Lightning, which can hold objects too."""
+    if path.suffix.lower() != ".ckpt":
+        return ""
+    load = f"torch.load({str(path)!r}, weights_only=False)['state_dict']"
+    code = f"import torch; torch.save({load}, {path.stem + '.pth'!r})"
+    return f"; if you trust whoever made it, save them with: python -c {shlex.quote(code)}"
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
