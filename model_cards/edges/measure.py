@@ -5,7 +5,9 @@ Run it from the root of the checkout:
     python model_cards/edges/measure.py WEIGHTS --mattes MATTES --ecssd ECSSD --duts-tr DUTS-TR
 
 Seconds are of the processor, in one thread where OMP_NUM_THREADS=1 is set, so that other work on the machine
-does not count.
+does not count. The exception is the speed of whole commands, which needs a machine that does nothing else:
+
+    python model_cards/edges/measure.py WEIGHTS --speed ECSSD/images --peer-python VENV_WITH_REMBG/bin/python
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import argparse
 import json
 import platform
 import random
+import shlex
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +35,8 @@ from PIL import Image
 from scipy import ndimage
 
 from u2net_hub import SaliencyPipeline, SaliencyResult, export
+from u2net_hub.benchmarks.commands import Command, measure_commands
+from u2net_hub.benchmarks.results import FolderTiming
 from u2net_hub.evaluation.metrics import relaxed_boundary_f
 from u2net_hub.imaging.foreground import foreground_colours
 from u2net_hub.imaging.matting import Edges, refine
@@ -235,6 +242,46 @@ def status(name: str) -> float:
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name))
 
 
+def measure_speed(weights: str, folder: Path, peer: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of `u2net cutout` in `fast` with each kind of edges, and of `rembg p`, from start to end.
+
+    All commands take turns on the same photos, saved as JPEG, and write PNG. The ratios are of the medians;
+    a number above 1 is in favour of `u2net cutout`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        photos = Path(scratch) / "photos"
+        photos.mkdir()
+        for path in sorted(folder.iterdir()):
+            Image.open(path).convert("RGB").save(photos / f"{path.stem}.jpg", quality=95)
+        n = len(list(photos.iterdir()))
+        model = export(weights, Path(scratch) / "u2netp.onnx")
+        theirs = (str(peer.parent / "rembg"), "p", "-m", "u2netp", str(photos), "OUT")
+        checked = {"U2NET_HOME": str(model.parent), "MODEL_CHECKSUM_DISABLED": "1"}
+        commands = [Command(FolderTiming("rembg p", photos=n), theirs, checked)]
+        for edges in EDGES:
+            ours = (
+                sys.executable,
+                "-m",
+                "u2net_hub",
+                "cutout",
+                str(photos),
+                "--out",
+                "OUT",
+                "--model",
+                weights,
+            )
+            ours += ("--device", "cpu", "--precision", "fast", "--edges", edges)
+            commands.append(Command(FolderTiming(edges, photos=n), ours))
+        timings = measure_commands(commands, Path(scratch), rounds, print)
+    for timing, command in zip(timings, commands, strict=True):
+        if timing.error is not None:
+            raise RuntimeError(f"{shlex.join(command.words)} did not run: {timing.error}")
+    seconds = {timing.name: list(timing.seconds) for timing in timings}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = {edges: medians["rembg p"] / medians[edges] for edges in EDGES}
+    return {"photos": n, "seconds": seconds, "times faster than rembg p": ratios}
+
+
 def pairs_of(folder: Path, images: str, masks: str, n: int | None = None) -> list[tuple[Path, Path]]:
     """Photos with their masks, all or a sample."""
     pairs = [(image, folder / masks / f"{image.stem}.png") for image in sorted((folder / images).iterdir())]
@@ -264,6 +311,9 @@ def main() -> None:
     parser.add_argument("--duts-tr", type=Path, help="DUTS-TR-Image/ and DUTS-TR-Mask/")
     parser.add_argument("--n", type=int, default=80, help="photos of DUTS-TR")
     parser.add_argument("--examples", type=Path, default=Path("examples"), help="backgrounds")
+    parser.add_argument("--speed", type=Path, help="a folder of photos, for the speed of whole commands")
+    parser.add_argument("--peer-python", type=Path, help="the Python that has rembg", default=sys.executable)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each command")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
@@ -292,6 +342,8 @@ def main() -> None:
         record("DUTS-TR", measure_masks(always, pairs))
     if given.ecssd:
         record("ECSSD", measure_masks(always, pairs_of(given.ecssd, "images", "masks")))
+    if given.speed:
+        record("speed", measure_speed(given.weights, given.speed, given.peer_python, given.rounds))
 
 
 if __name__ == "__main__":
