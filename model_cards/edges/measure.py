@@ -98,15 +98,20 @@ def rembg_alpha(weights: str) -> Callable[[Image.Image, bool], NDArray[np.uint8]
 
 
 def measure_masks(pipeline: SaliencyPipeline, pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
-    """Boundary F at 1 px, weighted F, MAE and see-through objects of each kind of edges, on a data set."""
+    """Boundary F at 1 px, weighted F, MAE, see-through objects and closed holes of each kind of edges."""
     from py_sod_metrics import WeightedFmeasure
 
     scores: dict[str, list[tuple[float, float, float, float]]] = {edges: [] for edges in EDGES}
+    closed = dict.fromkeys(EDGES, 0.0)
+    hole_pixels = 0
     for image, mask in pairs:
         gt = np.asarray(Image.open(mask).convert("L")) >= 128
+        hole = holes(gt)
+        hole_pixels += int(hole.sum())
         result = pipeline(image)
         for edges in EDGES:
             alpha = matte(result, edges)
+            closed[edges] += float(alpha[hole].sum() / 255)
             low, high = int(alpha.min()), int(alpha.max())
             stretched = (alpha - float(low)) / (high - low) if high > low else alpha / 255.0
             weighted = WeightedFmeasure()
@@ -125,6 +130,7 @@ def measure_masks(pipeline: SaliencyPipeline, pairs: Sequence[tuple[Path, Path]]
     for edges in EDGES:
         values = np.array(scores[edges])
         found[edges] = dict(zip(names, map(float, values.mean(0)), strict=False))
+        found[edges]["holes_closed"] = closed[edges] / max(hole_pixels, 1)
         found[edges]["see_through_photos"] = int((values[:, 3] > 0.05).sum())
         if edges != "soft":
             difference = (values - soft)[:, :3]
@@ -140,6 +146,12 @@ def see_through(alpha: NDArray[np.uint8], gt: NDArray[np.bool_]) -> float:
         gt, np.ones((3, 3), bool), max(round(max(gt.shape) / 40), 1), border_value=1
     )
     return float(((alpha > 25) & (alpha < 230) & inner).sum() / max(gt.sum(), 1))
+
+
+def holes(gt: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The background that the object encloses, such as between the spokes of a wheel, without its rim."""
+    inner = ndimage.binary_fill_holes(gt) & ~gt
+    return np.asarray(ndimage.binary_erosion(inner, np.ones((3, 3), bool)), np.bool_)
 
 
 def measure_colours(folder: Path, backgrounds: Path) -> dict[str, Row]:
@@ -311,6 +323,9 @@ def main() -> None:
     parser.add_argument("--duts-tr", type=Path, help="DUTS-TR-Image/ and DUTS-TR-Mask/")
     parser.add_argument("--n", type=int, default=80, help="photos of DUTS-TR")
     parser.add_argument("--examples", type=Path, default=Path("examples"), help="backgrounds")
+    parser.add_argument("--unseen", help="weights that were not trained on the pairs of --pairs")
+    parser.add_argument("--unseen-size", type=int, default=168, help="side of their input")
+    parser.add_argument("--pairs", type=Path, help="a file with a photo and its mask on each line")
     parser.add_argument("--speed", type=Path, help="a folder of photos, for the speed of whole commands")
     parser.add_argument("--peer-python", type=Path, help="the Python that has rembg", default=sys.executable)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each command")
@@ -342,6 +357,12 @@ def main() -> None:
         record("DUTS-TR", measure_masks(always, pairs))
     if given.ecssd:
         record("ECSSD", measure_masks(always, pairs_of(given.ecssd, "images", "masks")))
+    if given.unseen and given.pairs:
+        unseen = SaliencyPipeline.from_pretrained(given.unseen, device="cpu", minmax="always")
+        unseen.config = unseen.config.replace(input_size=(given.unseen_size, given.unseen_size))
+        lines = given.pairs.read_text(encoding="utf-8").splitlines()
+        listed = [(Path(image), Path(mask)) for image, mask in (line.split() for line in lines)]
+        record("DUTS-TR held out", measure_masks(unseen, listed))
     if given.speed:
         record("speed", measure_speed(given.weights, given.speed, given.peer_python, given.rounds))
 

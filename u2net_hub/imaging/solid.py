@@ -72,7 +72,7 @@ def make_solid(matte: NDArray[np.float32], solid: float) -> NDArray[np.float32]:
     """A matte that is opaque far from the background: alpha (h, w) -> (h, w), both in [0, 1].
 
     A pixel whose alpha is at least `solid` becomes 1 where no pixel within 8 is transparent: hardly any soft
-    edge is so wide. What is more transparent than that, such as smoke, stays as it is.
+    edge is so wide. What is more transparent than that stays as it is.
     """
     background = matte <= _TRANSPARENT
     if not background.any():
