@@ -60,6 +60,8 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.fixture
 def small_weights(tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network under the name of the bundled one, at a size that every engine takes."""
+    import u2net_hub.timm  # noqa: F401  reads the folder of the weights when it is imported
+
     network = U2Net.from_pretrained(tiny_source)
     network.config = network.config.replace(input_size=(64, 64))
     network.save_pretrained(tmp_path / "weights" / "u2netp")

@@ -5,7 +5,9 @@ Run it from the root of the checkout:
     python model_cards/edges/measure.py WEIGHTS --mattes MATTES --ecssd ECSSD --duts-tr DUTS-TR
 
 Seconds are of the processor, in one thread where OMP_NUM_THREADS=1 is set, so that other work on the machine
-does not count.
+does not count. The exception is the speed of whole commands, which needs a machine that does nothing else:
+
+    python model_cards/edges/measure.py WEIGHTS --speed ECSSD/images --peer-python VENV_WITH_REMBG/bin/python
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import argparse
 import json
 import platform
 import random
+import shlex
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +35,8 @@ from PIL import Image
 from scipy import ndimage
 
 from u2net_hub import SaliencyPipeline, SaliencyResult, export
+from u2net_hub.benchmarks.commands import Command, measure_commands
+from u2net_hub.benchmarks.results import FolderTiming
 from u2net_hub.evaluation.metrics import relaxed_boundary_f
 from u2net_hub.imaging.foreground import foreground_colours
 from u2net_hub.imaging.matting import Edges, refine
@@ -91,15 +98,20 @@ def rembg_alpha(weights: str) -> Callable[[Image.Image, bool], NDArray[np.uint8]
 
 
 def measure_masks(pipeline: SaliencyPipeline, pairs: Sequence[tuple[Path, Path]]) -> dict[str, Any]:
-    """Boundary F at 1 px, weighted F, MAE and see-through objects of each kind of edges, on a data set."""
+    """Boundary F at 1 px, weighted F, MAE, see-through objects and closed holes of each kind of edges."""
     from py_sod_metrics import WeightedFmeasure
 
     scores: dict[str, list[tuple[float, float, float, float]]] = {edges: [] for edges in EDGES}
+    closed = dict.fromkeys(EDGES, 0.0)
+    hole_pixels = 0
     for image, mask in pairs:
         gt = np.asarray(Image.open(mask).convert("L")) >= 128
+        hole = holes(gt)
+        hole_pixels += int(hole.sum())
         result = pipeline(image)
         for edges in EDGES:
             alpha = matte(result, edges)
+            closed[edges] += float(alpha[hole].sum() / 255)
             low, high = int(alpha.min()), int(alpha.max())
             stretched = (alpha - float(low)) / (high - low) if high > low else alpha / 255.0
             weighted = WeightedFmeasure()
@@ -118,6 +130,7 @@ def measure_masks(pipeline: SaliencyPipeline, pairs: Sequence[tuple[Path, Path]]
     for edges in EDGES:
         values = np.array(scores[edges])
         found[edges] = dict(zip(names, map(float, values.mean(0)), strict=False))
+        found[edges]["holes_closed"] = closed[edges] / max(hole_pixels, 1)
         found[edges]["see_through_photos"] = int((values[:, 3] > 0.05).sum())
         if edges != "soft":
             difference = (values - soft)[:, :3]
@@ -133,6 +146,12 @@ def see_through(alpha: NDArray[np.uint8], gt: NDArray[np.bool_]) -> float:
         gt, np.ones((3, 3), bool), max(round(max(gt.shape) / 40), 1), border_value=1
     )
     return float(((alpha > 25) & (alpha < 230) & inner).sum() / max(gt.sum(), 1))
+
+
+def holes(gt: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The background that the object encloses, such as between the spokes of a wheel, without its rim."""
+    inner = ndimage.binary_fill_holes(gt) & ~gt
+    return np.asarray(ndimage.binary_erosion(inner, np.ones((3, 3), bool)), np.bool_)
 
 
 def measure_colours(folder: Path, backgrounds: Path) -> dict[str, Row]:
@@ -235,6 +254,46 @@ def status(name: str) -> float:
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name))
 
 
+def measure_speed(weights: str, folder: Path, peer: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of `u2net cutout` in `fast` with each kind of edges, and of `rembg p`, from start to end.
+
+    All commands take turns on the same photos, saved as JPEG, and write PNG. The ratios are of the medians;
+    a number above 1 is in favour of `u2net cutout`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        photos = Path(scratch) / "photos"
+        photos.mkdir()
+        for path in sorted(folder.iterdir()):
+            Image.open(path).convert("RGB").save(photos / f"{path.stem}.jpg", quality=95)
+        n = len(list(photos.iterdir()))
+        model = export(weights, Path(scratch) / "u2netp.onnx")
+        theirs = (str(peer.parent / "rembg"), "p", "-m", "u2netp", str(photos), "OUT")
+        checked = {"U2NET_HOME": str(model.parent), "MODEL_CHECKSUM_DISABLED": "1"}
+        commands = [Command(FolderTiming("rembg p", photos=n), theirs, checked)]
+        for edges in EDGES:
+            ours = (
+                sys.executable,
+                "-m",
+                "u2net_hub",
+                "cutout",
+                str(photos),
+                "--out",
+                "OUT",
+                "--model",
+                weights,
+            )
+            ours += ("--device", "cpu", "--precision", "fast", "--edges", edges)
+            commands.append(Command(FolderTiming(edges, photos=n), ours))
+        timings = measure_commands(commands, Path(scratch), rounds, print)
+    for timing, command in zip(timings, commands, strict=True):
+        if timing.error is not None:
+            raise RuntimeError(f"{shlex.join(command.words)} did not run: {timing.error}")
+    seconds = {timing.name: list(timing.seconds) for timing in timings}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = {edges: medians["rembg p"] / medians[edges] for edges in EDGES}
+    return {"photos": n, "seconds": seconds, "times faster than rembg p": ratios}
+
+
 def pairs_of(folder: Path, images: str, masks: str, n: int | None = None) -> list[tuple[Path, Path]]:
     """Photos with their masks, all or a sample."""
     pairs = [(image, folder / masks / f"{image.stem}.png") for image in sorted((folder / images).iterdir())]
@@ -264,6 +323,12 @@ def main() -> None:
     parser.add_argument("--duts-tr", type=Path, help="DUTS-TR-Image/ and DUTS-TR-Mask/")
     parser.add_argument("--n", type=int, default=80, help="photos of DUTS-TR")
     parser.add_argument("--examples", type=Path, default=Path("examples"), help="backgrounds")
+    parser.add_argument("--unseen", help="weights that were not trained on the pairs of --pairs")
+    parser.add_argument("--unseen-size", type=int, default=168, help="side of their input")
+    parser.add_argument("--pairs", type=Path, help="a file with a photo and its mask on each line")
+    parser.add_argument("--speed", type=Path, help="a folder of photos, for the speed of whole commands")
+    parser.add_argument("--peer-python", type=Path, help="the Python that has rembg", default=sys.executable)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each command")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
@@ -292,6 +357,14 @@ def main() -> None:
         record("DUTS-TR", measure_masks(always, pairs))
     if given.ecssd:
         record("ECSSD", measure_masks(always, pairs_of(given.ecssd, "images", "masks")))
+    if given.unseen and given.pairs:
+        unseen = SaliencyPipeline.from_pretrained(given.unseen, device="cpu", minmax="always")
+        unseen.config = unseen.config.replace(input_size=(given.unseen_size, given.unseen_size))
+        lines = given.pairs.read_text(encoding="utf-8").splitlines()
+        listed = [(Path(image), Path(mask)) for image, mask in (line.split() for line in lines)]
+        record("DUTS-TR held out", measure_masks(unseen, listed))
+    if given.speed:
+        record("speed", measure_speed(given.weights, given.speed, given.peer_python, given.rounds))
 
 
 if __name__ == "__main__":

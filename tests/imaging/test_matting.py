@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from u2net_hub.imaging import matting
-from u2net_hub.imaging.matting import BANDS, Band, close_patches, enlarge, make_solid, refine, solve, trimap
+from u2net_hub.imaging.matting import BANDS, Band, enlarge, refine, solve, trimap
 
-NARROW = Band(low=0.3, high=0.7, margin=0, noise=1e-7, trust=0.0, solid=0.5)
+NARROW = Band(low=0.3, high=0.7, margin=0, noise=1e-7, trust=0.0, solid=0.5, share=0.0, width=9)
 
 
 def disc(size: tuple[int, int], blur: float) -> NDArray[np.float32]:
@@ -88,50 +88,6 @@ def test_where_nothing_is_known_the_guess_comes_back() -> None:
     assert np.allclose(found, 0.4, atol=1e-3)
 
 
-def test_a_patch_that_the_object_encloses_is_closed() -> None:
-    saliency = np.zeros((20, 20), np.float32)
-    saliency[4:16, 4:16] = 1
-    saliency[8:11, 8:11] = 0.4
-    closed = close_patches(saliency)
-    saliency[8:11, 8:11] = 1
-    assert np.array_equal(closed, saliency)
-
-
-def test_the_hole_of_a_ring_stays_open() -> None:
-    saliency = np.zeros((20, 20), np.float32)
-    saliency[4:16, 4:16] = 1
-    saliency[8:11, 8:11] = 0.4
-    saliency[9, 9] = 0.1
-    assert np.array_equal(close_patches(saliency), saliency)
-
-
-def test_a_patch_at_the_outline_stays_open() -> None:
-    saliency = np.zeros((20, 20), np.float32)
-    saliency[4:16, 4:16] = 1
-    saliency[8:11, 8:16] = 0.4
-    assert np.array_equal(close_patches(saliency), saliency)
-
-
-def test_a_map_without_background_is_left_alone() -> None:
-    saliency = np.full((20, 20), 0.6, np.float32)
-    assert np.array_equal(close_patches(saliency), saliency)
-    assert np.array_equal(make_solid(saliency, 0.5), saliency)
-
-
-def test_what_is_rather_opaque_is_solid_far_from_the_background() -> None:
-    matte = np.full((40, 40), 0.8, np.float32)
-    matte[0] = 0
-    solid = make_solid(matte, 0.5)
-    assert np.array_equal(solid[:9], matte[:9])  # row 8 is 8 pixels away from the transparent row
-    assert (solid[9:] == 1).all()
-
-
-def test_smoke_stays_transparent() -> None:
-    matte = np.full((40, 40), 0.45, np.float32)
-    matte[0] = 0
-    assert np.array_equal(make_solid(matte, 0.5), matte)
-
-
 def test_enlarged_matte_follows_the_large_photos_edge() -> None:
     large = disc((800, 800), 0.002)
     photo = two_colours(large)
@@ -199,7 +155,7 @@ def test_grey_photos_have_mattes() -> None:
     truth = disc((400, 400), 0.005)
     photo = Image.fromarray(np.rint(truth * 200 + 20).astype(np.uint8)).convert("RGB")
     alpha = refine(photo, disc((64, 64), 0.1), "sharp")
-    assert np.abs(alpha / 255 - truth).mean() < 0.005
+    assert np.abs(alpha / 255 - truth).mean() < 0.01
 
 
 def test_two_runs_give_the_same_bytes() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
+from .solid import close_patches, decide, make_solid
 from .transforms import Edges, to_grey
 
 if TYPE_CHECKING:
@@ -43,31 +44,29 @@ class Band(NamedTuple):
     """Weight of the saliency itself in the solution, where the matting Laplacian has about 1 per pixel."""
     solid: float
     """A pixel deep inside the object becomes opaque from this alpha on."""
+    share: float
+    """Share of the saliency, stretched from `low` to `high`, in the final alpha. It evens out edges that the
+    colours alone make ragged."""
+    width: int
+    """The width in pixels of the widest edge. What is neither opaque nor transparent over more than that is
+    no edge; see `decide`."""
 
 
 BANDS: dict[Edges, Band] = {
-    "sharp": Band(low=0.3, high=0.7, margin=0, noise=1e-3, trust=5e-4, solid=0.5),
-    "hair": Band(low=0.06, high=0.94, margin=3, noise=3e-6, trust=5e-4, solid=0.7),
+    "sharp": Band(low=0.3, high=0.7, margin=0, noise=1e-2, trust=5e-4, solid=0.5, share=0.3, width=9),
+    "hair": Band(low=0.06, high=0.94, margin=3, noise=3e-6, trust=5e-4, solid=0.7, share=0.0, width=23),
 }
-"""Chosen on 90 photos of DUTS-TR with maps of 160 and 208 px, where the network is as unsure as on photos
-that it was not trained on (`sharp`), and on true mattes over six backgrounds (`hair`)."""
+"""Chosen on 745 photos of DUTS-TR (`sharp`), 295 of them with maps of a network that was not trained on them,
+and on true mattes over six backgrounds (`hair`); see docs/cutouts.md."""
 
 _SURE = 10  # times more weight has the saliency of unknown pixels that are so only by the margin
 _TOLERANCE = 1e-4  # of the residual, relative to the right-hand side
-_MOST_STEPS = 400
+_MOST_STEPS = 1000
 
 _SQUARE = np.ones((3, 3), np.bool_)
 # The nine pixels of a window, and the 25 that share a window with a pixel, as (row, column) from the middle
 _WINDOW = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 _NEIGHBOURS = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3)])
-
-# Saliency up to which a pixel keeps a patch around it open, and levels at which a patch may be enclosed
-_SURE_BACKGROUND = 0.25
-_RIMS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# A pixel that is mostly opaque becomes wholly opaque if it is farther than this from what is transparent.
-# A lower `solid` would make hair opaque that is not.
-_TRANSPARENT = 0.1
-_DEPTH = 8.0  # pixels at SIDE
 
 # The local linear model that brings a matte to full size: width of its windows, and ε of the guided filter
 _WIDTH = 3
@@ -116,7 +115,10 @@ def refine(photo: Image.Image, saliency: NDArray[np.float32], edges: Edges) -> N
             _MOST_STEPS,
         )
         return to_grey(saliency, size)
-    return enlarge(photo, colours, make_solid(matte, band.solid))
+    if band.share:
+        stretched = ((guess - band.low) / (band.high - band.low)).clip(0, 1)
+        matte = np.asarray(matte + band.share * (stretched - matte), np.float32)
+    return enlarge(photo, colours, make_solid(decide(matte, band.width), band.solid))
 
 
 def shrink(photo: Image.Image, side: int) -> Image.Image:
@@ -126,42 +128,6 @@ def shrink(photo: Image.Image, side: int) -> Image.Image:
         return photo
     width, height = (max(round(length * scale), 1) for length in photo.size)
     return photo.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
-
-
-def close_patches(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The saliency without see-through patches that the object encloses: (h, w) -> (h, w), in [0, 1].
-
-    A patch that is not surely foreground becomes 1 where pixels that are rather object than not enclose it,
-    and nothing in it is surely background. The hole of a ring stays open, and so does whatever touches the
-    background through a gap.
-    """
-    background = saliency <= _SURE_BACKGROUND
-    if not background.any():  # nothing is outside, so nothing can be told to be inside
-        return saliency
-    enclosed = np.zeros(saliency.shape, np.bool_)
-    for rim in _RIMS:
-        patches, n = ndimage.label(saliency < rim)
-        closed = np.ones(n + 1, np.bool_)
-        closed[0] = False
-        closed[patches[background]] = False
-        enclosed |= closed[patches]
-    return np.where(enclosed, np.float32(1), saliency)
-
-
-def make_solid(matte: NDArray[np.float32], solid: float) -> NDArray[np.float32]:
-    """A matte that is opaque far from the background: alpha (h, w) -> (h, w), both in [0, 1].
-
-    A pixel whose alpha is at least `solid` becomes 1 where no pixel within 8 is transparent: hardly any soft
-    edge is so wide. What is more transparent than that, such as smoke, stays as it is.
-    """
-    background = matte <= _TRANSPARENT
-    if not background.any():
-        return matte
-    doubtful = (matte >= solid) & (matte < 1)
-    if not doubtful.any():
-        return matte
-    deep = ndimage.distance_transform_edt(~background) > _DEPTH
-    return np.where(doubtful & deep, np.float32(1), matte)
 
 
 def trimap(saliency: NDArray[np.float32], band: Band) -> NDArray[np.float32]:
