@@ -129,6 +129,14 @@ def test_the_folders_of_several_sets_lie_inside_each(pairs: Path, other: Path) -
         divide(TrainConfig(images=str(pairs / "images"), **fields))
 
 
+def test_class_masks_are_refused_in_a_separate_validation_set_too(
+    masked: Callable[[Sequence[int]], Path], pairs: Path
+) -> None:
+    folder = masked((0, 1, 2, 2))
+    with pytest.raises(ValueError, match="look like class numbers"):
+        divide(TrainConfig(data=str(pairs), out="", validation_data=str(folder)))
+
+
 def test_grey_values_of_held_out_masks_are_said(
     masked: Callable[[Sequence[int]], Path], pairs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
