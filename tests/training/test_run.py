@@ -436,6 +436,14 @@ def test_a_batch_without_labels_says_nothing_of_divergence(
     assert run.progress.lowest == run.progress.first == pytest.approx(1.0)
 
 
+def test_a_run_of_one_step_has_no_warm_up(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    one = {"least_steps": 1, "most_steps": 1, "warmup": 0.9}
+    trainer = Trainer(fine_tuned(pairs, tiny_source, tmp_path, **one), resume=False)
+    assert trainer.schedule is not None
+    trainer.schedule.step_update(0)
+    assert trainer.optimizer.param_groups[0]["lr"] == trainer.recipe.lr
+
+
 def test_held_out_masks_without_a_label_are_refused(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
     for part, value in (("train", 1), ("held", 255)):
         shutil.copytree(pairs / "images", tmp_path / part / "images")

@@ -48,6 +48,19 @@ def open_data(config: TrainConfig) -> list[SaliencyDataset]:
     return sets
 
 
+def open_evaluated(config: TrainConfig) -> list[SaliencyDataset]:
+    """Open the data sets that the result is scored on, so that what is wrong with them is told at the start.
+
+    Raises:
+        FileNotFoundError: A folder, a file or a mask is missing.
+        ValueError: Masks hold class numbers, but the configuration has no `classes`, or the reverse.
+    """
+    sets = [SaliencyDataset(path, classes=config.classes) for path in config.evaluate]
+    for dataset in sets:
+        _check_masks(dataset)
+    return sets
+
+
 def _check_masks(dataset: SaliencyDataset) -> None:
     (check_saliency_masks if dataset.classes is None else check_class_masks)(dataset)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic import content_hash, write_file
-from ..datasets import IGNORED, SaliencyDataset
+from ..datasets import IGNORED
 from ..evaluation import Training, evaluate
 from ..hub import CARD_NAME, folder_contents
 from ..inference import SaliencyPipeline
@@ -27,6 +27,7 @@ from .accelerator import keep_freed_memory
 from .background_push import BackgroundPusher
 from .checkpointing import checkpoint_name, newest_checkpoint, tell_how_to_go_on, write_checkpoint
 from .config import TrainConfig
+from .data import open_evaluated
 from .log import RunLog, history
 from .plots import draw_validation, plot_run
 from .progress import Progress, phase_at
@@ -97,6 +98,7 @@ class Run:
         record = None if trainer.resumed_from is None else self.out / "train.json"
         self.command = first_command(self.config, command, record=record)
         self.workers = workers
+        self.evaluated = open_evaluated(self.config) if self.is_main else []
         self.pusher: BackgroundPusher | None = None
 
     @property
@@ -342,7 +344,7 @@ class Run:
             held_out.name = f"{held_out.name} held out"
         results = evaluate(
             SaliencyPipeline(U2Net.from_pretrained(final), device=device),
-            [held_out, *[SaliencyDataset(path, classes=config.classes) for path in config.evaluate]],
+            [held_out, *self.evaluated],
             workers=self.workers,
             weights_sha256=content_hash(final / "model.safetensors"),
             command=self.command,

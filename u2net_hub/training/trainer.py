@@ -205,7 +205,7 @@ class Trainer:
         )
         self.schedule = None
         if recipe.schedule == "cosine":
-            warmup = round(recipe.warmup * self.total_steps)
+            warmup = min(round(recipe.warmup * self.total_steps), self.total_steps - 1)
             self.schedule, _ = create_scheduler_v2(
                 optimizer,
                 "cosine",
