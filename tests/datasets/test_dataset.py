@@ -134,7 +134,10 @@ def test_a_class_that_is_not_there_is_refused(tmp_path):
         read_mask(tmp_path / "a.png", classes=4)
 
 
-@pytest.mark.parametrize(("held_out", "expected"), [(5, 5), (0.25, 5), (0.01, None), (20, None), (0, None)])
+@pytest.mark.parametrize(
+    ("held_out", "expected"),
+    [(5, 5), (0.25, 5), (0.01, None), (20, None), (0, None), (1.5, None), (float("nan"), None)],
+)
 def test_a_split_holds_out_a_number_or_a_part(pairs, held_out, expected):
     dataset = SaliencyDataset(pairs)
     if expected is None:

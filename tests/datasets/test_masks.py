@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2net_hub.datasets import SaliencyDataset, check_dataset, check_saliency_masks
+from u2net_hub.datasets import SaliencyDataset, check_class_masks, check_dataset, check_saliency_masks
 
 Masks = Callable[[Image.Image], SaliencyDataset]
 
@@ -68,3 +68,25 @@ def test_class_numbers_are_an_error_of_the_check_unless_their_number_is_given(ma
     assert (finding.defect, finding.files) == ("class-numbers", (str(pair.mask),))
     assert "values [0, 5, 255]; with --classes N" in finding.detail
     assert not check_dataset(root, classes=6).findings
+
+
+def _of_classes(dataset: SaliencyDataset) -> SaliencyDataset:
+    (pair,) = dataset.pairs
+    return SaliencyDataset(pair.image.parents[1], classes=3)
+
+
+def test_masks_of_saliency_are_refused_where_classes_are_expected(masks: Masks) -> None:
+    dataset = _of_classes(masks(Image.fromarray(disc((0, 255)))))
+    with pytest.raises(ValueError, match=r"hold 0 and 255 alone.*Leave out --classes"):
+        check_class_masks(dataset)
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 255), (0, 0), (255, 255)])
+def test_masks_of_class_numbers_are_accepted(masks: Masks, values: Sequence[int]) -> None:
+    check_class_masks(_of_classes(masks(Image.fromarray(disc(values)))))
+
+
+def test_a_check_with_classes_finds_a_set_of_saliency_masks(masks: Masks) -> None:
+    (pair,) = masks(Image.fromarray(disc((0, 255)))).pairs
+    report = check_dataset(pair.image.parents[1], classes=3)
+    assert [finding.defect for finding in report.errors] == ["no-classes"]

@@ -57,7 +57,7 @@ def test_a_path_that_exists_is_a_path(tmp_path: Path) -> None:
     assert parse_share(f"{folder}:3") == Share(str(folder), 3.0)
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "inf", "nan"])
+@pytest.mark.parametrize("number", ["0", "-1", "inf", "nan", "1e9"])
 def test_a_share_that_cannot_be_is_refused(number: str) -> None:
     with pytest.raises(ValueError, match=rf"the share of mine is {number}, expected a fraction"):
         parse_share(f"mine:{number}")

@@ -77,11 +77,26 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str) -
         ({"overrides": {"jitter": -0.1}}, "jitter is -0.1"),
         ({"overrides": {"precision": "int8"}}, "precision is 'int8'"),
         ({"overrides": {"schedule": "linear"}}, "schedule is 'linear'"),
+        ({"overrides": {"lr": float("nan")}}, "lr nan.*expected values above 0"),
+        ({"overrides": {"epochs": float("inf")}}, "epochs inf"),
+        ({"overrides": {"bce": float("inf")}}, "bce inf"),
+        ({"overrides": {"weight_decay": -0.1}}, "weight_decay is -0.1"),
+        ({"overrides": {"final_lr": float("nan")}}, "final_lr is nan"),
+        ({"overrides": {"clip_norm": -1.0}}, "clip_norm is -1.0"),
+        ({"overrides": {"least_steps": -1}}, "least_steps is -1"),
+        ({"overrides": {"most_steps": 0}}, "most_steps 0: expected at least 1"),
+        ({"overrides": {"side_weights": (0.0,) * 7}}, "side_weights are .*at least one above 0"),
+        ({"overrides": {"side_weights": (1.0, -1.0)}}, "side_weights are .*none below"),
+        ({"validate_every": 0}, "validate_every is 0"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"labels": ("shirt", "shirt")}, "expected names that differ"),
+        ({"labels": ("background", "")}, "none empty"),
+        ({"data": ()}, "data is empty"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainConfig(data="d", out="o", **fields)
+        TrainConfig(**{"data": "d", "out": "o", **fields})
 
 
 @pytest.mark.parametrize("cls", [TrainConfig, Recipe])

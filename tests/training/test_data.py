@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from u2net_hub import SaliencyDataset, TrainConfig
-from u2net_hub.training.data import class_weights, divide, fit_batch, held_out_by_default
+from u2net_hub.training.data import class_weights, divide, fit_batch, held_out_by_default, open_evaluated
 from u2net_hub.training.loss import soft_iou
 
 
@@ -127,6 +127,25 @@ def test_the_folders_of_several_sets_lie_inside_each(pairs: Path, other: Path) -
     divide(TrainConfig(images="images", masks="masks", **fields))
     with pytest.raises(ValueError, match=r"is not a folder inside .*; with several sets"):
         divide(TrainConfig(images=str(pairs / "images"), **fields))
+
+
+def test_class_masks_are_refused_in_a_separate_validation_set_too(
+    masked: Callable[[Sequence[int]], Path], pairs: Path
+) -> None:
+    folder = masked((0, 1, 2, 2))
+    with pytest.raises(ValueError, match="look like class numbers"):
+        divide(TrainConfig(data=str(pairs), out="", validation_data=str(folder)))
+
+
+def test_sets_for_the_scores_at_the_end_are_opened_at_the_start(
+    masked: Callable[[Sequence[int]], Path], pairs: Path, tmp_path: Path
+) -> None:
+    (dataset,) = open_evaluated(TrainConfig(data="", out="", evaluate=(str(pairs),)))
+    assert len(dataset) == 20
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        open_evaluated(TrainConfig(data="", out="", evaluate=(str(tmp_path / "nowhere"),)))
+    with pytest.raises(ValueError, match="look like class numbers"):
+        open_evaluated(TrainConfig(data="", out="", evaluate=(str(masked((0, 1, 2, 2))),)))
 
 
 def test_grey_values_of_held_out_masks_are_said(

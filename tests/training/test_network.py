@@ -6,7 +6,7 @@ import pytest
 
 from u2net_hub import TrainConfig
 from u2net_hub.training.config import Phase, phases_near
-from u2net_hub.training.network import build_network, warn_of_other_size
+from u2net_hub.training.network import build_network, check_side_weights, warn_of_other_size
 
 
 def test_a_new_network_has_the_input_size_of_the_last_phase() -> None:
@@ -44,3 +44,10 @@ def test_a_use_size_near_the_training_size_is_not_said(
 def test_the_sizes_of_fine_tuning_are_near_the_use_size(side: int, caplog: pytest.LogCaptureFixture) -> None:
     warn_of_other_size((side, side), phases_near(side)[-1])
     assert not caplog.text
+
+
+def test_weights_of_the_outputs_are_one_for_each() -> None:
+    network = build_network(TrainConfig(data="d", out="o"))
+    check_side_weights(network, (1.0,) * 7)
+    with pytest.raises(ValueError, match="side_weights are 2 numbers, expected 7"):
+        check_side_weights(network, (1.0, 0.5))

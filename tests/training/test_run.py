@@ -426,6 +426,41 @@ def test_fine_tuning_diverges_by_its_first_loss_and_not_by_its_lowest(
                 run._record([(1, 0.1, torch.tensor(smooth))], 1.0, 0.0, None, bar)
 
 
+def test_a_batch_without_labels_says_nothing_of_divergence(
+    pairs: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    run = Run(Trainer(fine_tuned(pairs, tiny_source, tmp_path), resume=False))
+    with tqdm(disable=True) as bar:
+        for step, loss in enumerate((0.0, 1.0, 0.0, 1.0), start=1):
+            run._record([(step, 0.1, torch.tensor(loss))], 1.0, 0.0, None, bar)
+    assert run.progress.lowest == run.progress.first == pytest.approx(1.0)
+
+
+def test_a_run_of_one_step_has_no_warm_up(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    one = {"least_steps": 1, "most_steps": 1, "warmup": 0.9}
+    trainer = Trainer(fine_tuned(pairs, tiny_source, tmp_path, **one), resume=False)
+    assert trainer.schedule is not None
+    trainer.schedule.step_update(0)
+    assert trainer.optimizer.param_groups[0]["lr"] == trainer.recipe.lr
+
+
+def test_held_out_masks_without_a_label_are_refused(pairs: Path, tiny_source: Path, tmp_path: Path) -> None:
+    for part, value in (("train", 1), ("held", 255)):
+        shutil.copytree(pairs / "images", tmp_path / part / "images")
+        (tmp_path / part / "masks").mkdir()
+        for i, path in enumerate(sorted((pairs / "images").iterdir())):
+            if (part == "held") != (i < 4):  # other photos
+                path = tmp_path / part / "images" / path.name
+                path.unlink()
+                continue
+            with Image.open(path) as photo:
+                Image.new("L", photo.size, value).save(tmp_path / part / "masks" / f"{path.stem}.png")
+    fields = {"data": str(tmp_path / "train"), "validation_data": str(tmp_path / "held"), "classes": 2}
+    made = replace(fine_tuned(pairs, tiny_source, tmp_path / "run"), recipe="finetune", **fields)
+    with pytest.raises(ValueError, match="no pixel of the 4 held-out masks has a label"):
+        train(made)
+
+
 def test_epochs_that_are_asked_for_are_not_limited() -> None:
     recipe = TrainConfig(data="", out="", init="u2netp", overrides={"epochs": 1}).settings
     assert number_of_steps(recipe, 16, 8) == 2

@@ -1,4 +1,5 @@
 from .checks import (
+    check_class_masks as check_class_masks,
     check_dataset as check_dataset,
     check_saliency_masks as check_saliency_masks,
 )

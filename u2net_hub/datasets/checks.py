@@ -16,7 +16,7 @@ from PIL import Image
 
 from .dataset import SaliencyDataset, name_of
 from .duplicates import grouped, near_duplicates, signature
-from .masks import FOREGROUND, IGNORED, class_numbers, mask_values, open_mask, read_image
+from .masks import FOREGROUND, IGNORED, class_numbers, mask_values, open_mask, read_image, without_classes
 from .mixing import parse_share
 from .pairing import Pair, Pairing, pair_files
 from .report import DEFECTS, DataReport, Finding, write_report
@@ -99,8 +99,7 @@ def check_dataset(
     findings = [finding for each in facts for finding in each.findings]
     for name, found in sets.items():
         findings += [Finding("no-photo", name, (str(path),)) for path in found.orphans]
-        if classes is None:
-            findings += _class_masks(name, by_set[name], found)
+        findings += _other_masks(name, by_set[name], found, classes)
     findings += _duplicates(jobs, facts)
     order = list(DEFECTS)
     findings.sort(key=lambda finding: (order.index(finding.defect), finding.dataset, finding.files))
@@ -122,6 +121,20 @@ def check_saliency_masks(dataset: SaliencyDataset) -> None:
             f"the masks of {dataset.name} hold the values {seen[:12]}, which look like class numbers; "
             "expected 0 for background and 255 for the object. For masks of classes say how many there are, "
             "background included (--classes N); masks of 0 and 1 must be multiplied by 255"
+        )
+
+
+def check_class_masks(dataset: SaliencyDataset) -> None:
+    """Refuse saliency masks where class numbers are expected: a network would learn the background alone.
+
+    Raises:
+        ValueError: The inspected masks hold nothing but 0 and 255.
+        OSError: A mask cannot be opened.
+    """
+    if without_classes([dataset.mask_path(i) for i in range(len(dataset))]):
+        raise ValueError(
+            f"the masks of {dataset.name} hold 0 and 255 alone, as masks of saliency do; expected class "
+            "numbers, where 255 means no label. Leave out --classes, or write 1 for the object"
         )
 
 
@@ -204,11 +217,17 @@ def _value_defects(values: UInt8, classes: int | None) -> Iterator[tuple[str, st
         yield "dim", f"values up to {high}"
 
 
-def _class_masks(dataset: str, facts: Sequence[_Facts], found: Pairing) -> Iterator[Finding]:
-    """Find masks that hold class numbers although the number of classes was not given."""
+def _other_masks(
+    dataset: str, facts: Sequence[_Facts], found: Pairing, classes: int | None
+) -> Iterator[Finding]:
+    """Find masks of classes although the number of classes was not given, and masks of saliency if it was."""
     both = zip(found.pairs, facts, strict=True)
     readable = [pair.mask for pair, each in both if pair.mask and each.mask is not None]
-    if seen := class_numbers(readable):
+    if classes is not None:
+        if without_classes(readable):
+            detail = "255 means no label; without --classes they are checked as saliency"
+            yield Finding("no-classes", dataset, (str(readable[0]),), detail)
+    elif seen := class_numbers(readable):
         detail = f"values {seen[:12]}; with --classes N they are checked as classes"
         yield Finding("class-numbers", dataset, (str(readable[0]),), detail)
 

@@ -174,8 +174,8 @@ class SaliencyDataset:
         Raises:
             ValueError: One of the two parts would be empty.
         """
-        wanted = round(held_out * len(self)) if 0 < held_out < 1 else int(held_out)
-        if not 0 < wanted < len(self):
+        wanted = round(held_out * len(self)) if 0 < held_out < 1 else held_out
+        if wanted != wanted // 1 or not 0 < wanted < len(self):  # NaN equals nothing
             raise ValueError(
                 f"held_out is {held_out!r}, expected a part below 1 or 1 to {len(self) - 1} of the pairs"
             )

@@ -85,6 +85,15 @@ def class_numbers(paths: Sequence[Path]) -> list[int]:
     return np.flatnonzero(count).tolist() if small > count[IGNORED] and not medium else []
 
 
+def without_classes(paths: Sequence[Path]) -> bool:
+    """Tell whether masks that should hold class numbers hold nothing but 0 and 255, as saliency masks do.
+
+    At most 16 masks are read, spread evenly over all of them. The errors are those of `class_numbers`.
+    """
+    seen = {int(value) for path in _some(paths) for value in np.unique(read_mask(path, classes=256))}
+    return seen == {0, IGNORED}
+
+
 def soft_share(paths: Sequence[Path]) -> float:
     """Return the share of pixels between 0 and 255 in saliency masks, from 0 to 1.
 

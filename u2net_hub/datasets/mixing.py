@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import NamedTuple
 
 from .dataset import SaliencyDataset
 from .duplicates import copies_among
+
+# An epoch lists each of its samples, so more repetitions than this could fill the memory.
+_MOST = 1000
 
 
 class Share(NamedTuple):
@@ -27,7 +29,7 @@ def parse_share(text: str) -> Share:
     An existing path is a path even if it contains a colon, and so is a Windows path with a drive letter.
 
     Raises:
-        ValueError: The share is not above 0, or it is not finite.
+        ValueError: The share is not above 0, or it is above 1000.
     """
     path, colon, number = text.rpartition(":")
     is_drive = len(path) == 1 and path.isalpha() and not Path(path).exists()
@@ -37,10 +39,10 @@ def parse_share(text: str) -> Share:
         times = float(number)
     except ValueError:
         return Share(text)
-    if not 0 < times < math.inf:
+    if not 0 < times <= _MOST:
         raise ValueError(
             f"the share of {path} is {number}, expected a fraction of its pairs such as 0.2, or a number of "
-            "repetitions such as 3"
+            f"repetitions such as 3, at most {_MOST}"
         )
     return Share(path, times)
 

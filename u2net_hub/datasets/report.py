@@ -26,6 +26,7 @@ DEFECTS: Mapping[str, tuple[Level, str]] = {
     "values": ("error", "mask that is neither 0 and 255 nor soft"),
     "classes": ("error", "mask with a class that is not there"),
     "class-numbers": ("error", "set whose masks look like class numbers"),
+    "no-classes": ("error", "set whose masks hold 0 and 255, but no classes"),
     "colour": ("error", "mask in colours"),
     "leak": ("error", "photo that is in two of the sets"),
     "near-leak": ("warning", "photo that is in two of the sets, with small changes"),

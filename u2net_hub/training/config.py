@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from ..atomic import write_file
 from ..config import STAGES
 from .augmentation import Augmentation, check_augmentation
+from .limits import check_numbers
 from .loss_weights import LossWeights, check_loss_weights
 from .trackers import check_names
 
@@ -213,6 +214,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.data, str):  # one set is written as before, several as a tuple
             several = tuple(map(str, self.data))
+            if not several:
+                raise ValueError(
+                    "data is empty, expected at least one folder or list file of photos and masks"
+                )
             object.__setattr__(self, "data", several[0] if len(several) == 1 else several)
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
@@ -228,6 +233,8 @@ class TrainConfig:
             raise ValueError(
                 f"classes is {self.classes}, expected 2 to 255, background included; 255 means no label"
             )
+        if self.labels is not None and (len(set(self.labels)) < len(self.labels) or "" in self.labels):
+            raise ValueError(f"labels are {list(self.labels)}, expected names that differ, and none empty")
         if self.labels is not None and len(self.labels) != self.classes:
             raise ValueError(
                 f"got {len(self.labels)} labels for {self.classes} classes, expected one for each"
@@ -242,10 +249,9 @@ class TrainConfig:
         if self.cache not in ("auto", "memory", "disk", "stream"):
             raise ValueError(f"cache is {self.cache!r}, expected one of ['auto', 'memory', 'disk', 'stream']")
         check_names(self.track)
-        if self.keep < 1:
-            raise ValueError(f"keep is {self.keep}, expected at least 1")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate is {self.accumulate}, expected at least 1")
+        for name in ("keep", "accumulate", "validate_every", "save_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
         recipe = self.settings
         _check_recipe(recipe)
         check_loss_weights(recipe, self.classes)
@@ -352,10 +358,7 @@ _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16",
 
 
 def _check_recipe(recipe: Recipe) -> None:
-    if recipe.epochs <= 0 or recipe.lr <= 0 or recipe.batch_size < 1:
-        raise ValueError(
-            f"epochs {recipe.epochs}, lr {recipe.lr}, batch_size {recipe.batch_size}: expected values above 0"
-        )
+    check_numbers(vars(recipe))
     for name, choices in _CHOICES.items():
         if getattr(recipe, name) not in choices:
             raise ValueError(f"{name} is {getattr(recipe, name)!r}, expected one of {list(choices)}")
@@ -371,10 +374,6 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"interpolate is {recipe.interpolate}, expected a fraction above 0 and up to 1")
     if recipe.interpolate is not None and recipe.ema is not None:
         raise ValueError("interpolate and ema exclude each other: each says which weights are kept")
-    if recipe.most_steps is not None and not 0 <= recipe.least_steps <= recipe.most_steps:
-        raise ValueError(
-            f"least_steps {recipe.least_steps}, most_steps {recipe.most_steps}: expected 0 ≤ least ≤ most"
-        )
     if not 0 <= recipe.warmup < 1:
         raise ValueError(f"warmup is {recipe.warmup}, expected a part of the run from 0 up to 1")
     if recipe.ema is not None and not 0 < recipe.ema < 1:

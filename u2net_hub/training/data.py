@@ -13,6 +13,7 @@ from torch import Tensor
 from ..datasets import (
     FOREGROUND,
     SaliencyDataset,
+    check_class_masks,
     check_saliency_masks,
     join,
     parse_share,
@@ -32,8 +33,8 @@ def open_data(config: TrainConfig) -> list[SaliencyDataset]:
 
     Raises:
         FileNotFoundError: A folder, a file or a mask is missing.
-        ValueError: Masks hold class numbers, but the configuration has no `classes`; or `images` or `masks`
-            would name one folder for several sets.
+        ValueError: Masks hold class numbers, but the configuration has no `classes`, or the reverse; or
+            `images` or `masks` would name one folder for several sets.
     """
     paths = [parse_share(each).path for each in config.data_sets]
     if len(paths) > 1:
@@ -42,10 +43,26 @@ def open_data(config: TrainConfig) -> list[SaliencyDataset]:
         SaliencyDataset(path, images=config.images, masks=config.masks, classes=config.classes)
         for path in paths
     ]
-    if config.classes is None:
-        for dataset in sets:
-            check_saliency_masks(dataset)
+    for dataset in sets:
+        _check_masks(dataset)
     return sets
+
+
+def open_evaluated(config: TrainConfig) -> list[SaliencyDataset]:
+    """Open the data sets that the result is scored on, so that what is wrong with them is told at the start.
+
+    Raises:
+        FileNotFoundError: A folder, a file or a mask is missing.
+        ValueError: Masks hold class numbers, but the configuration has no `classes`, or the reverse.
+    """
+    sets = [SaliencyDataset(path, classes=config.classes) for path in config.evaluate]
+    for dataset in sets:
+        _check_masks(dataset)
+    return sets
+
+
+def _check_masks(dataset: SaliencyDataset) -> None:
+    (check_saliency_masks if dataset.classes is None else check_class_masks)(dataset)
 
 
 def _check_inside(sets: Sequence[str], folders: Sequence[str]) -> None:
@@ -86,6 +103,7 @@ def divide(config: TrainConfig) -> tuple[SaliencyDataset, SaliencyDataset]:
     first, *others = open_data(config)
     if config.validation_data is not None:
         held_out = SaliencyDataset(config.validation_data, classes=config.classes)
+        _check_masks(held_out)
     else:
         first, held_out = _split(config, first)
     shares = [parse_share(each).times for each in config.data_sets]

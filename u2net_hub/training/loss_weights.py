@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 
@@ -41,7 +42,7 @@ def check_loss_weights(settings: LossWeights, classes: int | None) -> None:
         ValueError: A weight is negative, all are 0, or a term for saliency is asked for with classes.
     """
     weights = {name: getattr(settings, name) for name in LOSSES}
-    if min(weights.values()) < 0 or not sum(weights.values()) > 0:
+    if min(weights.values()) < 0 or not 0 < sum(weights.values()) < math.inf:
         told = ", ".join(f"{name} {weight}" for name, weight in weights.items())
         raise ValueError(f"loss weights {told}: expected at least one above 0, none below")
     asked = [name for name in ("structure", "ssim", "boundary") if weights[name]]

@@ -70,6 +70,19 @@ def build_network(config: TrainConfig) -> U2Net:
     return network
 
 
+def check_side_weights(network: U2Net, weights: tuple[float, ...] | None) -> None:
+    """Refuse weights of the outputs that are not one for each.
+
+    Raises:
+        ValueError: There are more or fewer of them.
+    """
+    outputs = len(network.encoder) + 1
+    if weights is not None and len(weights) != outputs:
+        raise ValueError(
+            f"side_weights are {len(weights)} numbers, expected {outputs}: one for each output, fused first"
+        )
+
+
 def warn_of_other_size(size: tuple[int, int], last: Phase) -> None:
     """Warn if the network is used on pictures with less than half or more than twice the training's pixels.
 

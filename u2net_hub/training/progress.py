@@ -25,6 +25,17 @@ class Progress:
     best: list[dict[str, float]] = field(default_factory=list)
     """The step and the scores of the best validations, best first."""
 
+    def follow(self, loss: float) -> None:
+        """Update the moving average with the loss of a step.
+
+        A loss of 0 tells nothing: the batch had no pixel that counts, as happens where few have a label.
+        """
+        if not loss:
+            return
+        self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+        self.first = self.smooth if self.first is None else self.first
+        self.lowest = min(self.lowest, self.smooth)
+
 
 def number_of_steps(recipe: Recipe, pairs: int, batch_size: int) -> int:
     """Count the optimizer steps of the recipe's epochs over some pairs, within the limits of the recipe."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic import content_hash, write_file
-from ..datasets import SaliencyDataset
+from ..datasets import IGNORED
 from ..evaluation import Training, evaluate
 from ..hub import CARD_NAME, folder_contents
 from ..inference import SaliencyPipeline
@@ -27,6 +27,7 @@ from .accelerator import keep_freed_memory
 from .background_push import BackgroundPusher
 from .checkpointing import checkpoint_name, newest_checkpoint, tell_how_to_go_on, write_checkpoint
 from .config import TrainConfig
+from .data import open_evaluated
 from .log import RunLog, history
 from .plots import draw_validation, plot_run
 from .progress import Progress, phase_at
@@ -97,6 +98,7 @@ class Run:
         record = None if trainer.resumed_from is None else self.out / "train.json"
         self.command = first_command(self.config, command, record=record)
         self.workers = workers
+        self.evaluated = open_evaluated(self.config) if self.is_main else []
         self.pusher: BackgroundPusher | None = None
 
     @property
@@ -168,6 +170,11 @@ class Run:
         if self.is_main:
             size = trainer.network.config.input_size
             self.validation = trainer.decode(trainer.held_out, size, "held-out set")
+            if self.config.classes and not (self.validation.masks != IGNORED).any():
+                raise ValueError(
+                    f"no pixel of the {len(self.validation)} held-out masks has a label, so nothing can be "
+                    "scored; hold out more or other pairs (--validation, --seed)"
+                )
 
     def _loop(self, log: RunLog | None) -> None:
         trainer, progress = self.trainer, self.progress
@@ -239,12 +246,10 @@ class Run:
         for (step, lr, _), loss in zip(pending, losses, strict=True):
             if not math.isfinite(loss):
                 self._diverged(f"the loss is {loss} at step {step}")
-            progress.smooth = loss if progress.smooth is None else 0.98 * progress.smooth + 0.02 * loss
-            progress.first = progress.smooth if progress.first is None else progress.first
-            progress.lowest = min(progress.lowest, progress.smooth)
+            progress.follow(loss)
             # trained weights begin with a low loss, which single batches may exceed several times
             usual = progress.first if self.config.init is not None else progress.lowest
-            if progress.smooth > 3 * usual:
+            if progress.smooth is not None and usual is not None and progress.smooth > 3 * usual:
                 self._diverged(f"the loss, {progress.smooth:.3f} at step {step}, is three times {usual:.3f}")
             if log is not None:
                 row = {
@@ -258,7 +263,7 @@ class Run:
                 }
                 log.add(step, row)
         bar.update(len(pending))
-        bar.set_postfix_str(f"loss {progress.smooth:.3f}, lr {pending[-1][1]:.2g}, {rate:.1f} images/s")
+        bar.set_postfix_str(f"loss {progress.smooth or 0:.3f}, lr {pending[-1][1]:.2g}, {rate:.1f} images/s")
 
     def _diverged(self, what: str) -> None:
         kept = newest_checkpoint(self.out)
@@ -339,7 +344,7 @@ class Run:
             held_out.name = f"{held_out.name} held out"
         results = evaluate(
             SaliencyPipeline(U2Net.from_pretrained(final), device=device),
-            [held_out, *[SaliencyDataset(path, classes=config.classes) for path in config.evaluate]],
+            [held_out, *self.evaluated],
             workers=self.workers,
             weights_sha256=content_hash(final / "model.safetensors"),
             command=self.command,

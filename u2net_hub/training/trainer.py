@@ -26,7 +26,14 @@ from .data import class_weights, divide, fit_batch
 from .finetuning import StartWeights
 from .loss import deep_supervision
 from .memory import MemoryPlan, plan_run
-from .network import build_network, criterion_of, freeze, parts_to_freeze, warn_of_other_size
+from .network import (
+    build_network,
+    check_side_weights,
+    criterion_of,
+    freeze,
+    parts_to_freeze,
+    warn_of_other_size,
+)
 from .plots import draw_batch
 from .progress import Progress, number_of_steps, phase_at
 from .scales import rescale
@@ -178,6 +185,7 @@ class Trainer:
         config, recipe, accelerator = self.config, self.recipe, self.accelerator
         torch.manual_seed(config.seed)
         self.network = build_network(config)
+        check_side_weights(self.network, recipe.side_weights)
         if not recipe.phases:
             self.recipe = recipe = replace(recipe, phases=phases_near(max(self.network.config.input_size)))
         if self.is_main:
@@ -197,7 +205,7 @@ class Trainer:
         )
         self.schedule = None
         if recipe.schedule == "cosine":
-            warmup = round(recipe.warmup * self.total_steps)
+            warmup = min(round(recipe.warmup * self.total_steps), self.total_steps - 1)
             self.schedule, _ = create_scheduler_v2(
                 optimizer,
                 "cosine",
