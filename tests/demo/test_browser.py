@@ -553,8 +553,8 @@ def test_on_a_phone_the_result_comes_right_after_the_photo_and_the_page_goes_the
     assert stage["y"] - photo["y"] - photo["height"] < 120  # the tabs are between them
     check()
     for tab, result in (
+        ("Inside", "#inside-drawing .map img"),  # not in their order: a tab is made when it is first opened
         ("Compare", "#compare-difference img"),
-        ("Inside", "#inside-drawing .map img"),
         ("Batch", "#batch-go"),
         ("Your model", "#your-load"),
     ):

@@ -43,7 +43,8 @@ class Page:
         self._tabs = Tabs(models, folder, turns)
         self._names = models.names
         self._dropdowns: list[gr.Dropdown] = []
-        self._wanted: list[gr.Textbox] = []
+        self._wanted: dict[str, gr.Textbox] = {}
+        """Which photo each tab wants: its path, and a number that makes each choice another one."""
         self._results: list[Any] = []
         """What becomes empty when another photo is chosen."""
         self._address = ""
@@ -55,12 +56,16 @@ class Page:
         Args:
             online: Whether models can be loaded from the Hub.
         """
+        several = len(self._names) > 1
+        for name in ("cutout", "compare", "inside") if several else ("cutout", "inside"):
+            # outside of the tabs, because Gradio makes the inside of a tab when it is first opened
+            self._wanted[name] = gr.Textbox(visible="hidden", elem_id=f"{name}-wanted", label=f"For {name}")
         with gr.Row(elem_id="desk"):
             with gr.Column(min_width=280, scale=2, elem_id="photo-column"):
                 self._photo_column()
             with gr.Column(min_width=320, scale=5, elem_id="tabs-column"), gr.Tabs():
                 tabs: list[tuple[str, Callable[[], None]]] = [("Cutout", self._cutout)]
-                if len(self._names) > 1:
+                if several:
                     tabs.append(("Compare", self._compare))
                 tabs += [("Inside", self._inside), ("Batch", self._batch)]
                 if online:
@@ -73,7 +78,10 @@ class Page:
         shown = self._results
         self._photo.change(outputs=shown, js=f"() => Array({len(shown)}).fill(null)", **_ASIDE)
         self._photo.change(
-            inputs=[self._photo, *self._wanted], outputs=self._wanted, js="u2net.photo", **_ASIDE
+            inputs=[self._photo, *self._wanted.values()],
+            outputs=[*self._wanted.values()],
+            js=f"(photo, ...wanted) => u2net.photo(photo, {[*self._wanted]}, wanted)",
+            **_ASIDE,
         )
 
     def _photo_column(self) -> None:
@@ -93,7 +101,7 @@ class Page:
         self._own_example(self._photo)
 
     def _cutout(self) -> None:
-        wanted = self._new_wanted("cutout")
+        wanted = self._wanted["cutout"]
         with gr.Row(elem_id="cutout-desk"):
             with gr.Column(min_width=320, scale=5):
                 stage, words, file = self._result("cutout")
@@ -151,7 +159,7 @@ class Page:
         self._save(mask, self._tabs.mask, [self._photo, model, hard, threshold, edges], file, words)
 
     def _compare(self) -> None:
-        wanted = self._new_wanted("compare")
+        wanted = self._wanted["compare"]
         with gr.Row():
             first = self._model("compare-first-model", "First model")
             second = self._model("compare-second-model", "Second model", 1)
@@ -181,7 +189,7 @@ class Page:
         self._offer(self._tabs.compare, seen, [*maps, facts])
 
     def _inside(self) -> None:
-        wanted = self._new_wanted("inside")
+        wanted = self._wanted["inside"]
         gr.HTML(theme.say(
             "U²-Net is a U whose stages are Us themselves. In training, each stage of the decoder learns to "
             "predict its own map (deep supervision). Click a map to enlarge it."
@@ -275,9 +283,9 @@ class Page:
             show_on=[about],
         )
         use.click(
-            inputs=[loaded, *self._wanted],
-            outputs=[self._dropdowns[0], *self._wanted],
-            js="u2net.use",
+            inputs=[loaded, *self._wanted.values()],
+            outputs=[self._dropdowns[0], *self._wanted.values()],
+            js=f"(model, ...wanted) => u2net.use(model, {[*self._wanted]}, wanted)",
             **_ASIDE,
         )
         self._offer(self._tabs.load_model, [source], [loaded, description])
@@ -306,11 +314,6 @@ class Page:
         words = gr.HTML(elem_id=f"{prefix}-words")
         return stage, words, gr.DownloadButton("PNG", visible=False)
 
-    def _new_wanted(self, tab: str) -> gr.Textbox:
-        wanted = gr.Textbox(visible="hidden", elem_id=f"{tab}-wanted", label="Photo of this tab")
-        self._wanted.append(wanted)
-        return wanted
-
     def _own_example(self, component: gr.Image | gr.File) -> None:
         own_example(component, lambda: f"{self._address}gradio_api/file={self._example}")
 
@@ -323,8 +326,8 @@ class Page:
 
     def _on_tab(self, tab: gr.Tab, name: str) -> None:
         tab.select(
-            inputs=[self._photo, *self._wanted], outputs=self._wanted,
-            js=f"(photo, ...wanted) => u2net.tab('{name}', photo, wanted)", **_ASIDE,
+            inputs=[*self._wanted.values()], outputs=[*self._wanted.values()],
+            js=f"(...wanted) => u2net.tab('{name}', {[*self._wanted]}, wanted)", **_ASIDE,
         )  # fmt: skip
 
     def _run(
