@@ -30,6 +30,7 @@ class Report:
     answered: Counter[str] = field(default_factory=Counter)
     """Endpoint -> how many."""
     failures: list[str] = field(default_factory=list)
+    visitors: int = 0
     seconds: list[float] = field(default_factory=list)
     """Of each answer, waiting included."""
     memory: list[float] = field(default_factory=list)
@@ -90,8 +91,16 @@ def load(address: str, pid: int, *, requests: int, visitors: int, model: str, lo
 
         def arrive() -> None:
             # httpx gives up after 5 seconds, which a busy machine takes to read what all send at once
+            # each visitor has an address of its own
+            with lock:
+                report.visitors += 1
+                headers = {"X-Forwarded-For": f"10.1.{report.visitors // 250}.{report.visitors % 250 + 1}"}
             local.client = Client(
-                address, verbose=False, download_files=str(folder), httpx_kwargs={"timeout": 120}
+                address,
+                verbose=False,
+                download_files=str(folder),
+                headers=headers,
+                httpx_kwargs={"timeout": 120},
             )
             gathered.wait(timeout=120)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from base64 import b64decode
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -17,9 +19,10 @@ pytest.importorskip("gradio")
 from gradio.exceptions import Error
 
 from u2net_hub import SaliencyPipeline, U2Net
-from u2net_hub.demo import models as models_module
+from u2net_hub.demo import batch as batch_module, events as events_module, models as models_module
 from u2net_hub.demo.batch import safe_stem
-from u2net_hub.demo.events import MAX_FILES, Tabs, hex_colour
+from u2net_hub.demo.events import MAX_FILES, Tabs
+from u2net_hub.demo.look import hex_colour
 from u2net_hub.demo.models import Models
 from u2net_hub.demo.pictures import difference, grey, heat
 
@@ -93,13 +96,13 @@ def names_in(archive: str) -> list[str]:
 
 
 def test_the_file_is_the_pipelines_cutout(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    cut = tabs.cutout(send(CAT, "My cat.jpg"), "u2netp")
-    assert same(cut.file, u2netp(CAT).cutout())
-    assert Path(cut.file).name == "My cat_cutout.png"
+    file, _ = tabs.cutout(send(CAT, "My cat.jpg"), "u2netp")
+    assert same(file, u2netp(CAT).cutout())
+    assert Path(file).name == "My cat_cutout.png"
 
 
 def test_the_facts_are_those_of_the_result(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    facts = tabs.cutout(send(CAT), "u2netp").facts
+    _, facts = tabs.cutout(send(CAT), "u2netp")
     expected = u2netp(CAT)
     assert facts["model"] == "u2netp"
     assert (facts["width"], facts["height"]) == (451, 300)
@@ -109,18 +112,85 @@ def test_the_facts_are_those_of_the_result(tabs: Tabs, send: Send, u2netp: Salie
     assert facts["milliseconds"] > 0  # type: ignore[operator]
 
 
-def test_before_is_the_photo_and_after_the_cutout(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    before, after = tabs.cutout(send(CAT), "u2netp").preview
-    assert same(before, opened(CAT).convert("RGB"))
-    assert same(after, u2netp(CAT).cutout())
+def layers(html: str) -> dict[str, Image.Image]:
+    """The pictures of a preview by their class."""
+    found = re.findall(r'<img class="(\w+)"[^>]* src="data:image/\w+;base64,([^"]+)"', html)
+    return {name: opened(BytesIO(b64decode(content))) for name, content in found}
+
+
+def test_a_preview_has_the_photo_the_cutout_and_the_mask(
+    tabs: Tabs, send: Send, u2netp: SaliencyPipeline
+) -> None:
+    html, _ = tabs.preview(send(CAT), "u2netp", edges="hair")
+    seen, expected = layers(html), u2netp(CAT)
+    assert set(seen) == {"cut", "mask", "before"}
+    assert same(seen["mask"], expected.mask(None, edges="hair"))
+    assert same(seen["cut"].getchannel("A"), expected.cutout(edges="hair").getchannel("A"))
+    assert np.abs(np.subtract(seen["before"], opened(CAT), dtype=int)).mean() < 3  # JPEG
+
+
+@pytest.mark.parametrize("background", ["picture", "blur"])
+def test_a_background_that_the_browser_does_not_know_is_a_layer(
+    tabs: Tabs, send: Send, u2netp: SaliencyPipeline, background: str
+) -> None:
+    coffee = ROOT / "examples" / "coffee.jpg"
+    seen = layers(tabs.preview(send(CAT), "u2netp", background, send(coffee))[0])
+    expected = u2netp(CAT).over(coffee if background == "picture" else "blur")
+    assert np.abs(np.subtract(seen["behind"], expected, dtype=int)).mean() < 3  # JPEG
+
+
+def test_another_choice_decodes_nothing_again(
+    tabs: Tabs, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = send(CAT)
+    tabs.preview(photo, "small")
+    monkeypatch.setattr(events_module, "read_photo", None)
+    assert layers(tabs.preview(photo, "small", crop=True, edges="soft")[0])
+
+
+def test_previews_of_few_photos_are_kept(tabs: Tabs, send: Send, rng: np.random.Generator) -> None:
+    for _ in range(15):
+        tabs.preview(send(encoded(noise(rng, 32, 32, 3))), "small")
+    assert len(tabs.previews._known) == 12
+
+
+def test_previews_of_the_examples_stay(
+    tabs: Tabs, send: Send, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = send(CAT)
+    tabs.previews.pinned.add(str(example["path"]))
+    tabs.preview(example, "small")
+    for _ in range(15):
+        tabs.preview(send(encoded(noise(rng, 32, 32, 3))), "small")
+    monkeypatch.setattr(events_module, "read_photo", None)
+    assert layers(tabs.preview(example, "small")[0])
+
+
+def test_a_preview_waits_for_the_picture_of_its_background(tabs: Tabs, send: Send) -> None:
+    assert set(layers(tabs.preview(send(CAT), "small", "picture")[0])) == {"cut", "mask", "before"}
+
+
+def test_no_photo_has_no_preview(tabs: Tabs) -> None:
+    html, words = tabs.preview(None, "small")
+    assert "Choose a photo" in html
+    assert words == ""
 
 
 def test_a_large_photo_is_shown_small_and_saved_large(
     tabs: Tabs, send: Send, rng: np.random.Generator
 ) -> None:
-    cut = tabs.cutout(send(encoded(noise(rng, 100, 2560, 3))), "small")
-    assert {picture.size for picture in cut.preview} == {(1280, 50)}
-    assert opened(cut.file).size == (2560, 100)
+    photo = send(encoded(noise(rng, 100, 2560, 3)))
+    assert {picture.size for picture in layers(tabs.preview(photo, "small")[0]).values()} == {(1280, 50)}
+    assert opened(tabs.cutout(photo, "small")[0]).size == (2560, 100)
+
+
+def test_the_mask_is_the_pipelines(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
+    file, facts = tabs.mask(send(CAT, "cat.jpg"), "u2netp")
+    assert Path(file).name == "cat_mask.png"
+    assert same(file, u2netp(CAT).mask(None))
+    assert facts["found"] is True
+    assert same(tabs.mask(send(CAT), "u2netp", True, 0.3)[0], u2netp(CAT).mask(0.3))
+    assert same(tabs.mask(send(CAT), "u2netp", edges="hair")[0], u2netp(CAT).mask(None, edges="hair"))
 
 
 @pytest.mark.parametrize("background", ["colour", "picture", "blur"])
@@ -129,48 +199,51 @@ def test_the_background_is_that_of_the_pipeline(
 ) -> None:
     coffee = ROOT / "examples" / "coffee.jpg"
     behind = {"colour": "#12ab00", "picture": coffee, "blur": "blur"}[background]
-    cut = tabs.cutout(send(CAT), "u2netp", background, "#12ab00", send(coffee))  # type: ignore[arg-type]
-    assert same(cut.file, u2netp(CAT).over(behind))
+    file, _ = tabs.cutout(send(CAT), "u2netp", background, "#12ab00", send(coffee))
+    assert same(file, u2netp(CAT).over(behind))
 
 
 def test_hard_edges_take_the_threshold(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    cut = tabs.cutout(send(CAT), "u2netp", hard_edges=True, threshold=0.3)
-    assert same(cut.file, u2netp(CAT).cutout(0.3))
+    file, _ = tabs.cutout(send(CAT), "u2netp", hard_edges=True, threshold=0.3)
+    assert same(file, u2netp(CAT).cutout(0.3))
 
 
 def test_soft_edges_take_no_threshold(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    assert same(tabs.cutout(send(CAT), "u2netp", threshold=0.3).file, u2netp(CAT).cutout())
+    assert same(tabs.cutout(send(CAT), "u2netp", threshold=0.3)[0], u2netp(CAT).cutout())
 
 
 def test_a_crop_is_the_box_around_the_object(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
-    cut = tabs.cutout(send(ROOT / "examples" / "coffee.jpg"), "u2netp", crop=True)
+    file, _ = tabs.cutout(send(ROOT / "examples" / "coffee.jpg"), "u2netp", crop=True)
     expected = u2netp(ROOT / "examples" / "coffee.jpg")
     box = expected.bbox(edges="sharp")
     assert box is not None
-    assert same(cut.file, expected.cutout().crop(box))
-    assert cut.preview[0].size == cut.preview[1].size
+    assert same(file, expected.cutout().crop(box))
 
 
 def test_no_salient_object_is_said_plainly(tabs: Tabs, send: Send) -> None:
-    cut = tabs.cutout(send(ROOT / "examples" / "grass.jpg"), "u2netp", crop=True)
-    assert cut.facts["found"] is False
-    assert "No salient object found" in cut.words
-    assert opened(cut.file).getchannel("A").getextrema() == (0, 0)
-    assert opened(cut.file).size == (512, 512)
+    photo = send(ROOT / "examples" / "grass.jpg")
+    file, facts = tabs.cutout(photo, "u2netp", crop=True)
+    assert facts["found"] is False
+    assert "No salient object found" in tabs.preview(photo, "u2netp", crop=True)[1]
+    assert opened(file).getchannel("A").getextrema() == (0, 0)
+    assert opened(file).size == (512, 512)
 
 
 def test_results_lie_where_nobody_can_guess(tabs: Tabs, send: Send, tmp_path: Path) -> None:
     photo = send(CAT)
-    folders = {Path(tabs.cutout(photo, "u2netp").file).parent for _ in range(2)}
+    folders = {Path(tabs.cutout(photo, "u2netp")[0]).parent for _ in range(2)}
     assert len(folders) == 2
     assert all(len(folder.name) == 32 and folder.parent == tmp_path / "gradio" for folder in folders)
 
 
 @pytest.mark.parametrize(
     ("colour", "expected"),
-    [("#FF8800", "#ff8800"), ("rgba(255, 136.4, 0.2, 1)", "#ff8800"), ("rgb(0,0,300)", "#0000ff")],
-)
-def test_a_colour_is_read_as_the_picker_gives_it(colour: str, expected: str) -> None:
+    [
+        ("#FF8800", "#ff8800"), ("rgba(255, 136.4, 0.2, 1)", "#ff8800"), ("rgb(0,0,300)", "#0000ff"),
+        ("#f00", "#ff0000"), ("red", "#ff0000"), (" Red ", "#ff0000"),
+    ],
+)  # fmt: skip
+def test_a_colour_is_read_as_people_and_the_picker_write_it(colour: str, expected: str) -> None:
     assert hex_colour(colour) == expected
 
 
@@ -180,26 +253,26 @@ def test_a_colour_is_read_as_the_picker_gives_it(colour: str, expected: str) -> 
 def test_a_photo_is_turned_upright(tabs: Tabs, send: Send, rng: np.random.Generator) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    cut = tabs.cutout(send(encoded(noise(rng, 40, 60, 3), "JPEG", exif=exif)), "small")
-    assert opened(cut.file).size == (40, 60)
+    file, _ = tabs.cutout(send(encoded(noise(rng, 40, 60, 3), "JPEG", exif=exif)), "small")
+    assert opened(file).size == (40, 60)
 
 
 def test_alpha_of_the_photo_is_kept(tabs: Tabs, send: Send, rng: np.random.Generator) -> None:
     photo = noise(rng, 40, 60, 4)
     photo.putalpha(Image.new("L", photo.size, 0))
-    assert opened(tabs.cutout(send(encoded(photo)), "small").file).getchannel("A").getextrema() == (0, 0)
+    assert opened(tabs.cutout(send(encoded(photo)), "small")[0]).getchannel("A").getextrema() == (0, 0)
 
 
 def test_16_bits_become_8(tabs: Tabs, send: Send) -> None:
     values = np.full((40, 60), 0x8080, np.uint16)
-    cut = tabs.cutout(send(encoded(Image.fromarray(values))), "small")
-    assert opened(cut.file).convert("RGB").getpixel((0, 0)) == (128, 128, 128)
+    file, _ = tabs.cutout(send(encoded(Image.fromarray(values))), "small")
+    assert opened(file).convert("RGB").getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_of_an_animation_the_first_frame_is_taken(tabs: Tabs, send: Send) -> None:
     frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
-    cut = tabs.cutout(send(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])), "small")
-    assert opened(cut.file).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    file, _ = tabs.cutout(send(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])), "small")
+    assert opened(file).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +317,13 @@ def test_a_photo_of_too_many_pixels_is_told_with_the_limit(
         ({"background": "magic"}, "unknown background 'magic'"),
         ({"background": "picture"}, "a picture for the background is missing"),
         ({"background": "colour", "colour": "blur"}, "unknown colour 'blur'"),
-        ({"hard_edges": True, "threshold": 1.5}, "threshold is 1.5"),
+        ({"hard_edges": True, "threshold": 1.5}, "threshold is '1.5', expected a number from 0 to 1"),
+        ({"hard_edges": True, "threshold": "x"}, "threshold is 'x'"),
+        ({"edges": "fluffy"}, "unknown edges 'fluffy', expected one of"),
+        ({"crop": "yes"}, "unknown crop 'yes'"),
+        ({"photo": 7}, "a photo is a int, expected an uploaded file"),
+        ({"photo": {"path": "x" * 5000}}, "the file is no longer on the server"),
+        ({"photo": {"path": "a\0b"}}, "the file is no longer on the server"),
     ],
 )
 def test_a_wrong_choice_is_told(tabs: Tabs, send: Send, arguments: dict[str, Any], said: str) -> None:
@@ -324,6 +403,12 @@ def test_the_colour_of_a_difference_tells_whose_it_is() -> None:
 # Inside
 
 
+@pytest.mark.parametrize("view", ["heat", "", None, ["map alone"], 1])
+def test_an_unknown_view_is_told(tabs: Tabs, send: Send, view: Any) -> None:
+    with pytest.raises(Error, match="unknown view"):
+        tabs.inside(send(CAT), "small", view)
+
+
 def test_inside_shows_the_side_outputs_coarse_to_fine_and_the_fused_map(
     tabs: Tabs, send: Send, u2netp: SaliencyPipeline
 ) -> None:
@@ -382,7 +467,7 @@ def test_a_batch_can_be_of_maps(tabs: Tabs, send: Send, u2netp: SaliencyPipeline
 def test_a_bad_file_in_a_batch_is_listed_and_the_others_are_done(
     tabs: Tabs, send: Send, tmp_path: Path
 ) -> None:
-    sent = [send(CAT, "a.jpg"), send(b"rubbish", "b.jpg"), send(CAT, "c.jpg")]
+    sent = [send(CAT, "a.jpg"), send(b"rubbish", "b.jpg"), send(ROOT / "examples" / "grass.jpg", "c.jpg")]
     archive, report, gallery, words = tabs.batch(sent, "small")
     assert names_in(archive) == ["a.png", "c.png"]
     assert [each["error"] is None for each in report] == [True, False, True]
@@ -393,9 +478,33 @@ def test_a_bad_file_in_a_batch_is_listed_and_the_others_are_done(
 
 
 def test_photos_of_one_name_do_not_overwrite_each_other(tabs: Tabs, send: Send) -> None:
-    sent = [send(CAT, name) for name in ("cat.jpg", "cat.png", "CAT.webp", "cat (2).gif")]
+    names = ("cat.jpg", "cat.png", "CAT.webp", "cat (2).gif")
+    sent = [send(encoded(Image.new("L", (8, 8 + i))), name) for i, name in enumerate(names)]
     archive, *_ = tabs.batch(sent, "small")
     assert names_in(archive) == ["cat.png", "cat (2).png", "CAT (3).png", "cat (2) (2).png"]
+
+
+def test_the_same_photo_is_processed_once(tabs: Tabs, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        batch_module,
+        "read_photo",
+        lambda path, name: read.append(name) or models_module.read_photo(path, name),
+    )
+    sent = [send(CAT, "cat.jpg"), *(send(CAT, f"{i}.jpg") for i in range(29))]
+    archive, report, gallery, words = tabs.batch(sent, "small")
+    assert read == ["cat.jpg"]
+    assert names_in(archive) == ["cat.png"]
+    assert {each["written"] for each in report} == {"cat.png"}
+    assert [each["same_as"] for each in report] == [None, *["cat.jpg"] * 29]
+    assert len(gallery) == 1
+    assert "the same photo as cat.jpg, see cat.png" in words
+
+
+def test_a_batch_takes_the_choices_of_a_cutout(tabs: Tabs, send: Send, u2netp: SaliencyPipeline) -> None:
+    archive, *_ = tabs.batch([send(CAT, "cat.jpg")], "u2netp", "cutout", "colour", "red", edges="hair")
+    with zipfile.ZipFile(archive) as bundle:
+        assert same(opened(BytesIO(bundle.read("cat.png"))), u2netp(CAT).over("red", edges="hair"))
 
 
 def test_names_in_the_report_are_text_not_html(tabs: Tabs, send: Send) -> None:

@@ -11,11 +11,13 @@ pytest.importorskip("starlette")
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from u2net_hub.demo import middleware
 from u2net_hub.demo.middleware import Guard
+from u2net_hub.demo.visitors import Presence
 
 API = "/gradio_api"
 
@@ -25,10 +27,17 @@ async def echo(request: Request) -> JSONResponse:
     return JSONResponse({"path": request.url.path, "body": body.decode("latin-1")})
 
 
+async def talk(socket: WebSocket) -> None:
+    await socket.accept()
+
+
 @pytest.fixture
 def client() -> TestClient:
-    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
-    return TestClient(Guard(app))
+    routes = [
+        Route("/{path:path}", echo, methods=["GET", "POST", "PUT"]),
+        WebSocketRoute("/{path:path}", talk),
+    ]
+    return TestClient(Guard(Starlette(routes=routes)))
 
 
 def file(path: str) -> dict[str, object]:
@@ -36,38 +45,69 @@ def file(path: str) -> dict[str, object]:
 
 
 def test_a_call_goes_through_as_it_is(client: TestClient) -> None:
-    call = {"data": [file("/tmp/gradio/ab/cat.jpg"), "u2netp", 0.5], "session_hash": "x"}
+    call = {"data": [file("/tmp/gradio/ab/cat.jpg"), "u2netp", 0.5], "session_hash": "x", "fn_index": 3}
     answer = client.post(f"{API}/queue/join", json=call)
     assert json.loads(answer.json()["body"]) == call
 
 
-def test_the_address_that_a_page_shows_a_file_at_is_no_path(client: TestClient) -> None:
+def test_the_address_that_a_page_shows_a_file_at_does_not_reach_gradio(client: TestClient) -> None:
     # the browser sends it along with each file that was uploaded
-    sent = {**file("/tmp/gradio/cat.jpg"), "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/gradio/cat.jpg"}
-    assert client.post(f"{API}/queue/join", json={"data": [sent]}).status_code == 200
+    sent = {
+        **file("/tmp/gradio/a b.jpg"),
+        "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/gradio/a%20b.jpg",
+    }
+    answer = client.post(f"{API}/queue/join", json={"data": [sent]})
+    assert json.loads(answer.json()["body"])["data"] == [{**file("/tmp/gradio/a b.jpg"), "url": None}]
+
+
+def test_an_example_of_this_page_is_named_by_its_address_and_read_from_its_path(client: TestClient) -> None:
+    answer = client.post(
+        f"{API}/call/cutout", json={"data": [file("https://x.hf.space/gradio_api/file=/tmp/gradio/cat.jpg")]}
+    )
+    assert json.loads(answer.json()["body"])["data"] == [file("/tmp/gradio/cat.jpg")]
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "http://10.0.0.1/a.jpg",
-        "https://host/a.jpg",
-        "HTTP://host/a",
-        " http://host/a",
-        "ftp://host/a",
-        "file:///etc/x",
+        "http://10.0.0.1/a.jpg", "https://host/a.jpg", "HTTP://host/a", " http://host/a", "\x00http://host/a",
+        "ftp://host/a", "file:///etc/x", "hf://org/a", "gopher:\\\\host/a",
+        "http://host/gradio_api/file=http://10.0.0.1/a",
     ],
+)  # fmt: skip
+def test_an_address_is_refused_wherever_it_stands(client: TestClient, path: str) -> None:
+    deep = {"a": [{"b": path}]}
+    for data in ([file(path)], [{"path": path}], [[{"deep": [file(path)]}]], [path], [deep], [{path: 1}]):
+        for route in ("queue/join", "call/cutout"):
+            answer = client.post(f"{API}/{route}", json={"data": data})
+            assert answer.status_code == 403
+            assert "addresses are not fetched here; upload the file" in answer.json()["detail"]
+    assert client.post(f"{API}/call/v2/cutout", json={"photo": file(path)}).status_code == 403
+
+
+def test_an_address_beside_another_path_is_refused(client: TestClient) -> None:
+    sent = {**file("/tmp/gradio/cat.jpg"), "url": "http://host/cat.jpg"}
+    assert client.post(f"{API}/queue/join", json={"data": [sent]}).status_code == 403
+
+
+@pytest.mark.parametrize("route", ["run/cutout", "run/upload", "api/cutout", "api/upload", "upload/../run/x"])
+@pytest.mark.parametrize("form", ["json", "multipart"])
+def test_ways_around_the_queue_are_closed(client: TestClient, route: str, form: str) -> None:
+    body = {"json": {"json": {"data": [], "fn_index": 1}}, "multipart": {"files": {"files": b"x"}}}[form]
+    assert client.post(f"{API}/{route}", **body).status_code == 404  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "field", ["batched", "event_id", "event_data", "simple_format", "oauth_token", "request", "trigger"]
 )
-def test_a_file_with_an_address_for_its_path_is_refused(client: TestClient, path: str) -> None:
-    for data in ([file(path)], [{"path": path}], [[{"deep": [file(path)]}]]):
-        answer = client.post(f"{API}/queue/join", json={"data": data})
-        assert answer.status_code == 403
-        assert "not fetched from an address" in answer.text
+def test_fields_that_no_page_sends_do_not_reach_gradio(client: TestClient, field: str) -> None:
+    answer = client.post(f"{API}/queue/join", json={"data": [], "fn_index": 1, field: "x"})
+    assert json.loads(answer.json()["body"]) == {"data": [], "fn_index": 1}
 
 
-@pytest.mark.parametrize("route", ["queue/join", "call/cutout", "call/v2/cutout", "run/cutout", "api/cutout"])
-def test_every_way_to_call_is_guarded(client: TestClient, route: str) -> None:
-    assert client.post(f"{API}/{route}", json={"data": [file("http://host/a")]}).status_code == 403
+def test_a_call_by_name_cannot_name_another_function_by_its_number(client: TestClient) -> None:
+    answer = client.post(f"{API}/call/cutout", json={"data": [], "fn_index": 1, "session_hash": "theirs"})
+    assert json.loads(answer.json()["body"]) == {"data": []}
 
 
 @pytest.mark.parametrize(
@@ -75,15 +115,25 @@ def test_every_way_to_call_is_guarded(client: TestClient, route: str) -> None:
     [
         "/file=http://host/a", "/gradio_api/file=https://host/a", "/gradio_api/file/http://host/a",
         "/gradio_api/file%3Dhttp://host/a", "/gradio_api/proxy=http://host/a", "/gradio_api/FILE=HTTP://host/a",
+        "/gradio_api/file=%20http://host/a", "/monitoring", "/gradio_api/stream/a/b/c/playlist.m3u8",
+        "/gradio_api/custom_component/a/b/c/d", "/gradio_api/deep_link", "/docs", "/gradio_api/dev/reload",
     ],
 )  # fmt: skip
-def test_routes_that_fetch_an_address_are_closed(client: TestClient, path: str) -> None:
+def test_what_the_page_does_not_read_is_closed(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("route", ["component_server", "process_recording", "stream/x", "vibe-edit"])
-def test_routes_that_nothing_here_needs_are_closed(client: TestClient, route: str) -> None:
+@pytest.mark.parametrize(
+    "route", ["component_server", "process_recording", "stream/x", "vibe-edit", "upload/x"]
+)
+def test_what_the_page_does_not_send_is_closed(client: TestClient, route: str) -> None:
     assert client.post(f"{API}/{route}", json={}).status_code == 404
+    assert client.put(f"{API}/{route}", json={}).status_code == 404
+
+
+def test_there_is_no_websocket(client: TestClient) -> None:
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/gradio_api/queue/join"):
+        pass
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/gradio_api/file=/tmp/gradio/cat.jpg"])
@@ -95,15 +145,22 @@ def test_a_call_may_be_empty(client: TestClient) -> None:
     assert client.post(f"{API}/reset").status_code == 200
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 200_000])
-def test_a_call_that_is_not_json_is_refused(client: TestClient, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{", b"\xff\xfe", b"[" * 200_000, b"[]", b"3", b'{"data": 1}', b'{"data": [NaN]}', b"{}",
+        b'{"data": [], "fn_index": "1"}', b'{"data": [], "fn_index": true}',
+        b'{"data": [], "session_hash": {}}',
+    ],
+)  # fmt: skip
+def test_a_call_of_another_form_is_refused(client: TestClient, body: bytes) -> None:
     assert client.post(f"{API}/queue/join", content=body).status_code == 400
 
 
 def test_a_call_has_a_largest_size(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "MAX_CALL_BYTES", 100)
-    assert client.post(f"{API}/queue/join", content=json.dumps("x" * 98)).status_code == 200
-    assert client.post(f"{API}/queue/join", content=json.dumps("x" * 99)).status_code == 413
+    assert client.post(f"{API}/reset", content=b"{}" + b" " * 98).status_code == 200
+    assert client.post(f"{API}/reset", content=b"{}" + b" " * 99).status_code == 413
 
 
 def test_an_upload_has_a_largest_size(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +171,24 @@ def test_an_upload_has_a_largest_size(client: TestClient, monkeypatch: pytest.Mo
 
 def test_an_upload_has_to_say_how_long_it_is(client: TestClient) -> None:
     pieces = (b"x" for _ in range(3))  # sent in chunks, without a length
-    assert client.post(f"{API}/upload", content=pieces).status_code == 413
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert client.post(f"{API}/upload", content=pieces, headers=headers).status_code == 413
+
+
+def test_an_upload_is_multipart(client: TestClient) -> None:
+    assert client.post(f"{API}/upload", json={"data": [], "fn_index": 1}).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["queue/data?session_hash=abc", "call/cutout/abc", "call/v2/cutout/abc"])
+def test_who_reads_results_is_present_while_they_are_read(path: str) -> None:
+    presence, seen = Presence(), []
+
+    async def answer(request: Request) -> JSONResponse:
+        seen.append(set(presence._listening))
+        return JSONResponse({})
+
+    TestClient(Guard(Starlette(routes=[Route("/{path:path}", answer)]), presence=presence)).get(
+        f"{API}/{path}"
+    )
+    assert seen == [{"abc"}]
+    assert not presence._listening

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from typer.testing import CliRunner
 
 from u2net_hub.cli import app
-from u2net_hub.demo.space import push_space, shipped, space_files
+from u2net_hub.demo.space import Hardware, push_space, shipped, space_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,8 +32,16 @@ SPACE = ("spaces", "org/demo")
 
 def pins() -> dict[str, Requirement]:
     lines = (ROOT / "space" / "requirements.txt").read_text().splitlines()
-    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    found = [
+        Requirement(line.partition("#")[0]) for line in lines if line and not line.startswith(("#", "--"))
+    ]
     return {requirement.name: requirement for requirement in found}
+
+
+def requirements_for(hardware: Hardware) -> str:
+    content = space_files(hardware)["requirements.txt"]
+    assert isinstance(content, bytes)
+    return content.decode()
 
 
 def front_matter() -> dict[str, object]:
@@ -59,7 +67,15 @@ def test_the_front_matter_is_complete() -> None:
 
 def test_the_front_matter_is_what_the_hub_takes() -> None:
     # https://huggingface.co/docs/hub/spaces-config-reference
+    published = {
+        "title", "emoji", "colorFrom", "colorTo", "sdk", "python_version", "sdk_version",
+        "suggested_hardware", "suggested_storage", "app_file", "app_build_command", "app_port",
+        "base_path", "fullWidth", "header", "short_description", "models", "datasets", "tags",
+        "thumbnail", "pinned", "hf_oauth", "disable_embedding", "startup_duration_timeout",
+        "custom_headers", "preload_from_hub", "license",
+    }  # fmt: skip
     fields = front_matter()
+    assert set(fields) <= published
     colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
     assert {fields["colorFrom"], fields["colorTo"]} <= colours
     assert len(str(fields["short_description"])) <= 60
@@ -72,11 +88,24 @@ def test_gradio_is_the_same_in_front_matter_and_requirements() -> None:
 
 
 def test_every_requirement_is_pinned() -> None:
-    assert all(re.fullmatch(r"==[\d.]+", str(pin.specifier)) for pin in pins().values())
+    assert all(re.fullmatch(r"==[\d.]+(\+cpu)?", str(pin.specifier)) for pin in pins().values())
+
+
+def test_a_cpu_has_the_fast_engine_and_a_torch_without_cuda() -> None:
+    assert {"openvino", "onnx", "isal"} <= set(pins())
+    assert str(pins()["torch"].specifier).endswith("+cpu")
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in requirements_for("cpu")
+
+
+def test_a_gpu_has_a_torch_with_cuda_and_no_engine_for_the_cpu() -> None:
+    listed = requirements_for("gpu")
+    assert re.search(r"^torch==[\d.]+$", listed, re.MULTILINE)
+    assert not re.search(r"download\.pytorch|openvino|onnx", listed.partition("gradio==")[2])
+    assert "--extra-index-url" not in listed
 
 
 def test_torch_is_one_that_zerogpu_runs() -> None:
-    version = str(pins()["torch"].specifier).removeprefix("==")
+    version = str(pins()["torch"].specifier).removeprefix("==").removesuffix("+cpu")
     assert version in SpecifierSet(">=2.8,<2.12")
     assert front_matter()["python_version"] in ("3.10", "3.12")
 
@@ -84,7 +113,13 @@ def test_torch_is_one_that_zerogpu_runs() -> None:
 def test_the_pins_fit_what_the_package_requires() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["space"], *extras["heif"]]:
+    for line in [
+        *project["dependencies"],
+        *extras["space"],
+        *extras["heif"],
+        *extras["openvino"],
+        *extras["fast"],
+    ]:
         required = Requirement(line)
         pin = str(pins()[required.name].specifier).removeprefix("==")
         assert pin in required.specifier, line
@@ -123,7 +158,8 @@ def test_a_push_brings_space_and_package_in_one_commit(hub: HubServer) -> None:
     assert pushed.commit == repo.head
     assert len(hub.served("commit")) == 1
     for name, path in space_files().items():
-        assert hub.read("org/demo", name, kind="spaces") == path.read_bytes(), name
+        content = path if isinstance(path, bytes) else path.read_bytes()
+        assert hub.read("org/demo", name, kind="spaces") == content, name
 
 
 def test_the_same_again_makes_no_commit(hub: HubServer) -> None:
@@ -171,6 +207,14 @@ def test_the_command_pushes_the_space(hub: HubServer) -> None:
     repo = hub.repos[SPACE]
     assert result.stdout.strip().endswith(f"/org/demo/commit/{repo.head}")
     assert repo.variables == {"U2NET_MODELS": "org/a,org/b"}
+
+
+def test_the_command_knows_the_hardware(hub: HubServer) -> None:
+    arguments = ["push", "--space", "org/demo", "--hardware", "gpu", "--token", WRITER]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert b"+cpu" not in hub.read("org/demo", "requirements.txt", kind="spaces")
+    result = CliRunner().invoke(app, ["push", "--space", "org/demo", "--hardware", "tpu"])
+    assert str(result.exception) == "unknown hardware 'tpu', expected cpu or gpu"
 
 
 def test_a_rehearsal_of_the_command_asks_nobody(hub: HubServer) -> None:

@@ -246,6 +246,9 @@ def push(
         bool,
         typer.Option("--space", help="Push the demo instead, as a Space with the files of this package."),
     ] = False,
+    hardware: Annotated[
+        str, typer.Option(help="With --space: cpu or gpu, which decides its packages. ZeroGPU is a gpu.")
+    ] = "cpu",
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Visibility of a new repo.")
     ] = None,
@@ -275,7 +278,7 @@ def push(
             raise ValueError(
                 "--results, --picture and --license are for a model; leave them out with --space"
             )
-        _push_space(repo, model, where, dry_run=dry_run)
+        _push_space(repo, model, where, hardware, dry_run=dry_run)
     elif model is None:
         raise ValueError("got no weights to push; give --model, or --space to push the demo")
     else:
@@ -330,15 +333,18 @@ def _push_model(
             _tell(network.push_to_hub(repo, license=license_, **content, **where._asdict()))
 
 
-def _push_space(repo: str, models: str | None, where: _Where, *, dry_run: bool) -> None:
+def _push_space(repo: str, models: str | None, where: _Where, hardware: str, *, dry_run: bool) -> None:
     """Push the demo, or show what would be pushed."""
     from ..demo import push_space, space_files
 
+    if hardware not in ("cpu", "gpu"):
+        raise ValueError(f"unknown hardware {hardware!r}, expected cpu or gpu")
+    on: Literal["cpu", "gpu"] = "gpu" if hardware == "gpu" else "cpu"
     if dry_run:
-        _show(dict(sorted(space_files().items())))
+        _show(dict(sorted(space_files(on).items())))
         return
     named = [name.strip() for name in (models or "").split(",") if name.strip()]
-    _tell(push_space(repo, models=named, **where._asdict()))
+    _tell(push_space(repo, models=named, hardware=on, **where._asdict()))
 
 
 def _show(files: Mapping[str, Content]) -> None:

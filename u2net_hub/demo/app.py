@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .models import SOURCES_VARIABLE, Models  # isort: skip  # imports spaces, before gradio
 
+from huggingface_hub import constants
 from starlette.middleware import Middleware
 
 try:
@@ -23,9 +24,11 @@ except ImportError as e:
 
 from ..hub import list_bundled
 from . import theme
-from .events import LIMITS
+from .contract import Contract
 from .middleware import Guard
 from .page import Page
+from .visitors import ALL_JOBS, Turns
+from .words import LIMITS
 
 if TYPE_CHECKING:
     from ..engines import EngineName, Precision
@@ -37,9 +40,9 @@ MAX_FILE_BYTES = 20_000_000
 KEPT_SECONDS = 3600
 """Seconds after which the files of a visitor are deleted."""
 WAITING = 64
-"""Largest number of requests in the queue. Gradio refuses the next one."""
-SESSIONS = 500
-"""Largest number of sessions that the server keeps in memory."""
+"""Largest number of requests that Gradio has not started yet. It refuses the next one."""
+SESSIONS = 16
+"""Largest number of sessions whose components Gradio keeps, each .3 MiB. The page needs none of them."""
 _CREDIT = (
     "Photos: NASA (Eileen Collins, public domain), Stéfan van der Walt (cat, CC0), Rachel Michetti (coffee, "
     "CC0), SpaceX (rocket, public domain), linolafett (grass, CC0); by way of scikit-image."
@@ -67,33 +70,32 @@ print(png, facts["confidence"], facts["milliseconds"])
 '''
 
 
-def build(models: Models, folder: str | Path) -> gr.Blocks:
+def build(
+    models: Models, folder: str | Path, turns: Turns | None = None, *, online: bool = True
+) -> tuple[gr.Blocks, Page]:
     """Build the page, with its events and its API.
 
     Args:
         models: The models that visitors can choose from.
         folder: The folder in which Gradio keeps its files, GRADIO_TEMP_DIR.
+        turns: The turns of the visitors.
+        online: Whether models can be loaded from the Hub.
     """
-    page = Page(models, Path(folder))
+    page = Page(models, Path(folder), turns)
     blocks: gr.Blocks
     with gr.Blocks(title="U²-Net", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
         device = models.get(models.names[0]).engine.device
         gr.HTML(theme.masthead([*models.names, f"on {device}"]))
-        with gr.Tabs():
-            for name, lay_out in (
-                ("Cutout", page.cutout),
-                ("Compare", page.compare),
-                ("Inside", page.inside),
-                ("Batch", page.batch),
-                ("Your model", page.your_model),
-            ):
-                with gr.Tab(name, id=name, elem_id=f"tab-{name.split()[0].lower()}"):
-                    lay_out()
+        page.lay_out(online=online)
         with gr.Accordion("Use it from code", open=False):
-            gr.Markdown(f"```python\n{snippet()}```\nAll calls: see the API page, linked below.")
+            gr.Markdown(
+                f"```python\n{snippet()}```\nAll calls: see the API page, linked below. Files are uploaded; "
+                "this page fetches no addresses."
+            )
         gr.HTML(f'<p class="credit">{LIMITS}</p><p class="credit">{_CREDIT}</p>')
-    blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
-    return blocks
+    # every event starts at once and waits for its turn in `Tabs`
+    blocks.queue(max_size=WAITING, default_concurrency_limit=None, api_open=False)
+    return blocks, page
 
 
 @contextmanager
@@ -128,7 +130,9 @@ def serve(
         models = Models(
             sources or sources_from_environment(), device=device, engine=engine, precision=precision
         )
-        blocks = build(models, folder)
+        turns = Turns()
+        blocks, page = build(models, folder, turns, online=not constants.HF_HUB_OFFLINE)
+        guard = Middleware(Guard, contract=Contract(blocks, Path(folder)), presence=turns.presence)
         try:
             blocks.launch(
                 server_name=host,
@@ -144,12 +148,14 @@ def serve(
                 mcp_server=False,
                 pwa=False,
                 state_session_capacity=SESSIONS,
-                app_kwargs={"middleware": [Middleware(Guard)]},
+                max_threads=ALL_JOBS + 8,
+                app_kwargs={"middleware": [guard]},
                 theme=theme.theme(),
                 css=theme.CSS,
                 head=theme.HEAD,
                 footer_links=["api"],
             )
+            page.runs_at(str(blocks.local_url))
             yield blocks
         finally:
             blocks.close(verbose=False)

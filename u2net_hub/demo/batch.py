@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
 from ..imaging import encode
 from .models import Models, read_photo
+
+if TYPE_CHECKING:
+    from ..imaging import Photo
+    from ..inference import SaliencyResult
 
 
 class FileOutcome(NamedTuple):
@@ -26,6 +32,8 @@ class FileOutcome(NamedTuple):
     confidence: float | None = None
     preview: Image.Image | None = None
     """A small version of the result."""
+    same_as: str | None = None
+    """Name of an earlier file with the same content, whose result this one shares."""
 
 
 def cut_all(
@@ -33,33 +41,56 @@ def cut_all(
     name: str,
     files: Sequence[tuple[Path, str]],
     archive: Path,
+    finish: Callable[[SaliencyResult], Image.Image],
     *,
-    kind: Literal["cutout", "mask"] = "cutout",
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[FileOutcome]:
-    """Write the cutouts or maps of many files into a zip archive, and yield the outcome of each file.
+    """Write a picture for each of many files into a zip archive, and yield the outcome of each file.
 
-    A file that cannot be read does not stop the others.
+    A file that cannot be read does not stop the others. Files with the same content are processed once.
 
     Args:
         models: The models of the demo.
         name: Name of the model to use.
         files: The path of each file, and its name on the visitor's machine.
         archive: The zip archive to write. It is complete when the iterator ends.
-        kind: Whether to write RGBA cutouts or grey maps.
+        finish: It makes the picture from the result.
+        turn: It is entered for each file, and waits until other visitors have had their turn.
     """
+    if models.get(name).engine.zero_gpu and len(files) > 1:
+        with turn():
+            models.run_ahead(name, _readable(files))
     taken: set[str] = set()
+    done: dict[str, FileOutcome] = {}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as bundle:  # a PNG is compressed already
         for path, called in files:
-            try:
-                result = models.run(name, read_photo(path, called)).result()
-            except (ValueError, OSError, ImportError) as e:
-                yield FileOutcome(called, error=str(e))
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            if content in done:
+                first = done[content]
+                error = first.error and first.error.replace(first.name, called)
+                yield first._replace(name=called, error=error, preview=None, same_as=first.name)
                 continue
-            picture = result.mask(None) if kind == "mask" else result.cutout()
-            written = _free_name(safe_stem(called), taken)
-            bundle.writestr(written, encode(picture, "png"))
-            picture.thumbnail((480, 480))
-            yield FileOutcome(called, written, None, result.found, result.confidence, picture)
+            try:
+                with turn():
+                    result = models.run(name, read_photo(path, called)).result()
+                    picture = finish(result)
+                    written = _free_name(safe_stem(called), taken)
+                    bundle.writestr(written, encode(picture, "png"))
+            except (ValueError, OSError, ImportError) as e:
+                outcome = FileOutcome(called, error=str(e))
+            else:
+                picture.thumbnail((480, 480))
+                outcome = FileOutcome(called, written, None, result.found, result.confidence, picture)
+            done[content] = outcome._replace(preview=None)
+            yield outcome
+
+
+def _readable(files: Iterable[tuple[Path, str]]) -> Iterator[Photo]:
+    for path, called in files:
+        try:
+            yield read_photo(path, called)
+        except (ValueError, OSError, ImportError):
+            continue  # it is reported when its turn comes
 
 
 def safe_stem(name: str) -> str:

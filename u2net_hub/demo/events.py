@@ -2,129 +2,140 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from .models import MAX_PIXELS, PREVIEW, Answer, Model, Models, read_photo  # isort: skip  # before gradio
+from .models import PREVIEW, Answer, Models, read_photo  # isort: skip  # before gradio
 
 import gradio as gr
 from PIL import Image
 
 from .. import imaging as im
 from ..imaging import Edges, encode
-from . import theme
+from . import theme, words
+from .anatomy import draw_anatomy
 from .batch import cut_all, safe_stem
+from .look import BACKGROUNDS, EDGES, Look, hex_colour, level, one_of
+from .manners import polite
 from .pictures import difference, grey, heat
+from .preview import Previews, draw
+from .visitors import Job, Turns, current_visitor
 
 if TYPE_CHECKING:
     from ..imaging import Photo
     from ..inference import SaliencyResult
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 Sent: TypeAlias = "Mapping[str, object]"
 """A file from Gradio: "path" is its path on the server, "orig_name" its name on the visitor's machine."""
 Facts: TypeAlias = dict[str, object]
+View: TypeAlias = Literal["heat over the photo", "map alone"]
 
 MAX_FILES = 30
 """Largest number of files in a batch."""
 TILE = 640
 """Longest side in pixels of a map in the tab Inside."""
-
-
-class Cut(NamedTuple):
-    """A cutout as the page shows it. The API returns the first two fields."""
-
-    file: str
-    facts: Facts
-    preview: tuple[Image.Image, Image.Image]
-    """The photo and the cutout, for the slider."""
-    words: str
-    """The verdict and the facts, as HTML."""
-
-
-def polite(event: Callable[P, R]) -> Callable[P, R]:
-    """Show the expected errors of an event to the visitor in one line. Other errors reveal nothing."""
-
-    @functools.wraps(event)
-    def answered(*args: P.args, **kwargs: P.kwargs) -> R:
-        from ..hub import HubError
-
-        try:
-            return event(*args, **kwargs)
-        except HubError as e:
-            # the remedy after the semicolon is for owners of a token, not for visitors
-            message = str(e).partition("; ")[0]
-        except ImportError:
-            message = "photos of this format cannot be read here; save it as JPEG or PNG"
-        except ValueError as e:
-            message = str(e)
-        except OSError as e:
-            message = f"the file cannot be used ({e.strerror or type(e).__name__}); send it again"
-        raise gr.Error(message, duration=15, print_exception=False)
-
-    return answered
+VIEWS: tuple[View, ...] = get_args(View)
+KINDS: tuple[Literal["cutout", "mask"], ...] = ("cutout", "mask")
 
 
 class Tabs:
-    """The events of all tabs.
+    """The events of all tabs. Visitors take turns.
 
     Args:
         models: The models of the demo.
         folder: The folder in which Gradio keeps uploads, and in which results are written.
+        turns: The turns of the visitors.
     """
 
-    def __init__(self, models: Models, folder: Path) -> None:
+    def __init__(self, models: Models, folder: Path, turns: Turns | None = None) -> None:
         self.models = models
+        self.turns = turns or Turns()
         self._folder = folder.resolve()
+        self.previews = Previews()
 
     @polite
     def cutout(
         self,
         photo: Sent | None,
         model: str,
-        background: Literal["transparent", "colour", "picture", "blur"] = "transparent",
+        background: str = "transparent",
         colour: str = "#ffffff",
         picture: Sent | None = None,
         hard_edges: bool = False,
         threshold: float = 0.5,
         crop: bool = False,
         edges: Edges = "sharp",
-    ) -> Cut:
+    ) -> tuple[str, Facts]:
         """Cut the object out of a photo, in the photo's own size and colours.
 
-        photo: JPEG, PNG, WebP, AVIF, TIFF and more, up to 20 MB and 24 megapixels. model: one of the models
-        of this demo. background: transparent (RGBA), colour, picture or blur. colour: for background
-        "colour", as #rrggbb. picture: for background "picture". hard_edges: a mask of 0 and 1 in the place of
-        a soft one. threshold: what counts as the object with hard edges, 0 to 1. crop: crop to the object.
-        edges: sharp for things with a clear outline, hair for hair and fur, soft for the network's own map.
+        photo: JPEG, PNG, WebP, AVIF, TIFF and more, up to 20 MB and 24 megapixels, uploaded: an address is
+        not fetched. model: one of the models of this demo. background: transparent (RGBA), colour, picture or
+        blur. colour: for background "colour", as red, #f00 or #ff0000. picture: for background "picture".
+        hard_edges: cut at the threshold instead of softly. threshold: what counts as the object with hard
+        edges, 0 to 1. crop: crop to the object. edges: sharp for things with a clear outline, hair for hair
+        and fur, soft for the network's own map.
 
-        Returns the PNG, and facts: model, found, confidence, width, height, milliseconds, device.
+        Returns the PNG, and facts: model, found, confidence, width, height, milliseconds (the median of this
+        model's last runs), device.
         """
-        name, read = self._read(photo)
-        answer = self.models.run(model, read)
-        level = float(threshold) if hard_edges else None
-        behind: str | Photo | None = None
-        if background == "colour":
-            behind = hex_colour(colour)
-        elif background == "picture":
-            behind = self._read(picture, "a picture for the background")[1]
-        elif background == "blur":
-            behind = "blur"
-        elif background != "transparent":
-            raise ValueError(
-                f"unknown background {background!r}, expected transparent, colour, picture or blur"
-            )
-        if edges not in get_args(Edges):
-            raise ValueError(f"unknown edges {str(edges)[:40]!r}, expected one of {list(get_args(Edges))}")
-        look = functools.partial(_finished, behind=behind, threshold=level, crop=bool(crop), edges=edges)
-        return self._cut(answer, name, look, crop=bool(crop), edges=edges)
+        path, name = self._sent(photo)
+        with self._alone([path]):
+            hard = level(threshold) if hard_edges else None
+            look = self._look(background, colour, picture, crop, edges, hard)
+            return self._make(path, name, model, "cutout", look.finish)
+
+    @polite
+    def mask(
+        self,
+        photo: Sent | None,
+        model: str,
+        black_and_white: bool = False,
+        threshold: float = 0.5,
+        edges: Edges = "soft",
+    ) -> tuple[str, Facts]:
+        """Make the mask of the object, in the photo's own size.
+
+        photo: as for cutout. model: one of the models of this demo. black_and_white: 255 where the saliency
+        is at least the threshold, 0 elsewhere, instead of 256 grey levels. threshold: from 0 to 1. edges: as
+        for cutout.
+
+        Returns the PNG, and facts as for cutout.
+        """
+        path, name = self._sent(photo)
+        chosen = level(threshold) if black_and_white else None
+        edges = one_of(edges, EDGES, "edges")
+        with self._alone([path]):
+            return self._make(path, name, model, "mask", lambda result: result.mask(chosen, edges=edges))
+
+    @polite
+    def preview(
+        self,
+        photo: Sent | None,
+        model: str,
+        background: str = "transparent",
+        picture: Sent | None = None,
+        crop: bool = False,
+        edges: Edges = "sharp",
+    ) -> tuple[str, str]:
+        """Draw the preview of a cutout and its mask, without the colour, which the browser adds.
+
+        A background picture that is not chosen yet is no error, because the visitor is about to choose it.
+        """
+        if photo is None:
+            return theme.empty("Choose a photo. Its background is removed; its colours and size stay."), ""
+        if background == "picture" and picture is None:
+            background = "transparent"
+        path, name = self._sent(photo)
+        with self._alone([path]):
+            look = self._look(background, "#ffffff", picture, crop, edges)
+            self.models.get(model)
+            small = self.previews.get(path, model, lambda: self.models.run(model, read_photo(path, name)))
+            return draw(small.result, look), words.verdict(small.facts)
 
     @polite
     def compare(
@@ -136,50 +147,66 @@ class Tabs:
 
         Returns both maps and their difference (orange where only the first sees the object, blue where only
         the second does), at most 1280 pixels wide and high, and facts: per model its parameters, megabytes,
-        milliseconds and confidence, and the mean absolute difference of the maps.
+        milliseconds (the median of its last runs) and confidence, and the mean absolute difference of the
+        maps.
         """
-        read = self._read(photo)[1]
-        answers = [self.models.run(name, read) for name in (first, second)]
-        results = [answer.result(PREVIEW) for answer in answers]
-        one, other = (result.saliency for result in results)
-        apart = round(float(abs(one - other).mean()), 4)
-        facts: Facts = {
-            "models": [
-                {
-                    "model": answer.model.name,
-                    "parameters": answer.model.parameters,
-                    "megabytes": round(answer.model.megabytes, 1),
-                    "milliseconds": round(1000 * answer.seconds, 1),
-                    "confidence": round(result.confidence, 4),
-                    "found": result.found,
-                }
-                for answer, result in zip(answers, results, strict=True)
-            ],
-            "mean_difference": apart,
-        }
-        return grey(one), grey(other), difference(one, other), facts, _comparison(answers, apart)
+        path, called = self._sent(photo)
+        with self._alone([path]):
+            read = read_photo(path, called)
+            answers = [self.models.run(name, read) for name in (first, second)]
+            results = [answer.result(PREVIEW) for answer in answers]
+            one, other = (result.saliency for result in results)
+            apart = round(float(abs(one - other).mean()), 4)
+            each = [answer.facts() for answer in answers]
+            facts: Facts = {
+                "models": [
+                    {
+                        "model": answer.model.name,
+                        "parameters": answer.model.parameters,
+                        "megabytes": round(answer.model.megabytes, 1),
+                        **{name: fact[name] for name in ("milliseconds", "confidence", "found")},
+                    }
+                    for answer, fact in zip(answers, each, strict=True)
+                ],
+                "mean_difference": apart,
+            }
+            return grey(one), grey(other), difference(one, other), facts, words.comparison(answers, apart)
 
     @polite
     def inside(
-        self, photo: Sent | None, model: str, view: Literal["heat over the photo", "map alone"]
+        self, photo: Sent | None, model: str, view: View = "heat over the photo"
     ) -> tuple[list[tuple[Image.Image, str]], Facts]:
         """Show the side outputs of a network, from coarse to fine, and the fused map made of them.
 
-        photo: as for cutout. model: one of the models of this demo. view: heat over the photo, or the map
-        alone in 256 grey levels. The maps are the network's probabilities, without min–max.
+        photo: as for cutout. model: one of the models of this demo. view: heat over the photo, or map alone
+        in 256 grey levels. The maps are the network's probabilities, without min–max.
 
         Returns the pictures with their captions, at most 640 pixels wide and high, and facts as for cutout.
         """
-        answer = self.models.run(model, self._read(photo)[1])
-        result = answer.result(TILE)
-        maps = [*reversed(result.side_outputs or ()), im.resize(result.probability, result.size)]
-        captions = [f"Side {len(maps) - 1 - i}" for i in range(len(maps) - 1)] + ["Fused"]
-        if len(maps) > 2:
-            captions[0] += ", coarsest"
-            captions[-2] += ", finest"
-        alone = view == "map alone"
-        pictures = [grey(each) if alone else heat(result.photo, each) for each in maps]
-        return list(zip(pictures, captions, strict=True)), answer.facts()
+        pictures, answer = self._maps(photo, model, view)
+        names = [f"Side {len(pictures) - 1 - i}" for i in range(len(pictures) - 1)] + ["Fused"]
+        if len(pictures) > 2:
+            names[0] += ", coarsest"
+            names[-2] += ", finest"
+        return list(zip(pictures, names, strict=True)), answer.facts()
+
+    @polite
+    def anatomy(self, photo: Sent | None, model: str, view: View = "heat over the photo") -> str:
+        """Draw the network's stages with the maps of a photo as HTML. Without a photo there are no maps."""
+        if photo is None:
+            return draw_anatomy(self.models.get(model), [])
+        pictures, answer = self._maps(photo, model, view)
+        return draw_anatomy(answer.model, pictures)
+
+    def _maps(self, photo: Sent | None, model: str, view: View) -> tuple[list[Image.Image], Answer]:
+        """The pictures of the side outputs, coarse to fine, and of the fused map."""
+        alone = one_of(view, VIEWS, "view") == "map alone"
+        path, name = self._sent(photo)
+        with self._alone([path]):
+            answer = self.models.run(model, read_photo(path, name), side_outputs=True)
+            result = answer.result(TILE)
+            maps = [*reversed(result.side_outputs or ()), im.resize(result.probability, result.size)]
+            return [grey(each) if alone else heat(result.photo, each) for each in maps], answer
 
     @polite
     def batch(
@@ -187,30 +214,39 @@ class Tabs:
         files: Sequence[Sent] | None,
         model: str,
         kind: Literal["cutout", "mask"] = "cutout",
+        background: str = "transparent",
+        colour: str = "#ffffff",
+        picture: Sent | None = None,
+        crop: bool = False,
+        edges: Edges = "sharp",
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # how Gradio knows that it is wanted
     ) -> tuple[str, list[Facts], list[tuple[Image.Image, str]], str]:
         """Cut out many photos; a bad file is listed, the others are done.
 
-        files: up to 30 photos, each as for cutout. model: one of the models of this demo. kind: cutout
-        (RGBA), or mask (the saliency map in 256 grey levels).
+        files: up to 30 photos, each as for cutout; the same photo is processed once. model: one of the models
+        of this demo. kind: cutout, or mask (the saliency map in 256 grey levels). background, colour,
+        picture, crop, edges: of cutouts, as for cutout.
 
         Returns a zip of PNG files with the photos' names, and for each file: name, written, error, found,
-        confidence.
+        confidence, same_as.
         """
         if not files:
             raise ValueError("no files yet; choose some photos first")
         if len(files) > MAX_FILES:
             raise ValueError(f"{len(files)} files, expected at most {MAX_FILES} at once")
-        if kind not in ("cutout", "mask"):
-            raise ValueError(f"unknown kind {kind!r}, expected cutout or mask")
+        kind = one_of(kind, KINDS, "kind")
         self.models.get(model)
         sent = [self._sent(file) for file in files]
         archive = self._new_file(f"{kind}s.zip")
         outcomes = []
         progress((0, len(sent)), unit="photos")
-        for outcome in cut_all(self.models, model, sent, archive, kind=kind):
-            outcomes.append(outcome)
-            progress((len(outcomes), len(sent)), unit="photos")
+        with self._job([path for path, _ in sent]) as job:
+            with job.turn():
+                look = self._look(background, colour, picture, crop, edges)
+            finish = look.finish if kind == "cutout" else _soft_mask
+            for outcome in cut_all(self.models, model, sent, archive, finish, turn=job.turn):
+                outcomes.append(outcome)
+                progress((len(outcomes), len(sent)), unit="photos")
         report: list[Facts] = [
             {
                 "name": each.name,
@@ -218,11 +254,12 @@ class Tabs:
                 "error": each.error,
                 "found": each.found,
                 "confidence": None if each.confidence is None else round(each.confidence, 4),
+                "same_as": each.same_as,
             }
             for each in outcomes
         ]
         gallery = [(each.preview, each.written or "") for each in outcomes if each.preview is not None]
-        return str(archive), report, gallery, _report(report)
+        return str(archive), report, gallery, words.report(report)
 
     @polite
     def load_model(self, source: str) -> tuple[str, Facts, str]:
@@ -230,9 +267,11 @@ class Tabs:
 
         source: org/name or org/name@revision.
 
-        Returns the name that try_model knows it by, and facts: architecture, parameters, megabytes, revision.
+        Returns the name that the other calls know it by, and facts: architecture, parameters, megabytes,
+        revision.
         """
-        model = self.models.invite(str(source))
+        with self.turns.job(current_visitor()):  # it waits for the Hub, not for its turn
+            model = self.models.invite(str(source))
         config = model.pipeline.config
         facts: Facts = {
             "model": model.name,
@@ -243,46 +282,82 @@ class Tabs:
             "revision": model.revision,
             "device": model.engine.device,
         }
-        return model.name, facts, _description(model)
+        return model.name, facts, words.description(model)
 
     @polite
-    def try_model(self, photo: Sent | None, model: str) -> Cut:
+    def try_model(
+        self,
+        photo: Sent | None,
+        model: str,
+        background: str = "transparent",
+        colour: str = "#ffffff",
+        picture: Sent | None = None,
+        crop: bool = False,
+        edges: Edges = "sharp",
+    ) -> tuple[str, Facts]:
         """Cut the object out of a photo with a model that load_model has loaded.
 
-        photo: as for cutout. model: the name that load_model returned.
+        model: the name that load_model returned. photo, background, colour, picture, crop, edges: as for
+        cutout.
 
         Returns the PNG, and facts as for cutout.
         """
-        name, read = self._read(photo)
-        return self._cut(self.models.run(str(model), read), name, _finished)
+        path, name = self._sent(photo)
+        with self._alone([path]):
+            look = self._look(background, colour, picture, crop, edges)
+            return self._make(path, name, model, "cutout", look.finish)
 
-    def _cut(
+    def _make(
+        self, path: Path, name: str, model: str, kind: str, finish: Callable[[SaliencyResult], Image.Image]
+    ) -> tuple[str, Facts]:
+        """Write the picture for a photo at full size."""
+        answer = self.models.run(model, read_photo(path, name))
+        picture = finish(answer.result())
+        file = self._new_file(f"{safe_stem(name)}_{kind}.png")
+        file.write_bytes(encode(picture, "png"))
+        return str(file), answer.facts()
+
+    def _look(
         self,
-        answer: Answer,
-        name: str,
-        look: Callable[[SaliencyResult], Image.Image],
-        *,
-        crop: bool = False,
-        edges: Edges = "sharp",
-    ) -> Cut:
-        result, small = answer.result(), answer.result(PREVIEW)
-        file = self._new_file(f"{safe_stem(name)}_cutout.png")
-        file.write_bytes(encode(look(result), "png"))
-        before = _cropped(small.photo.on((255, 255, 255)), small, crop, edges)
-        after = look(small)
-        facts = answer.facts()
-        return Cut(str(file), facts, (before, after), _words(facts))
+        background: str,
+        colour: str,
+        picture: Sent | None,
+        crop: bool,
+        edges: Edges,
+        threshold: float | None = None,
+    ) -> Look:
+        background = one_of(background, BACKGROUNDS, "background")
+        behind: str | Photo | None = None
+        if background == "colour":
+            behind = hex_colour(colour)
+        elif background == "picture":
+            behind = read_photo(*self._sent(picture, "a picture for the background"))
+        elif background == "blur":
+            behind = "blur"
+        return Look(behind, threshold, one_of(crop, (False, True), "crop"), one_of(edges, EDGES, "edges"))
 
-    def _read(self, sent: Sent | None, what: str = "a photo") -> tuple[str, Photo]:
+    def _job(self, paths: Sequence[Path]) -> AbstractContextManager[Job]:
+        sizes = [im.peek_size(path) or (0, 0) for path in paths]
+        return self.turns.job(current_visitor(), sum(height * width for height, width in sizes))
+
+    @contextmanager
+    def _alone(self, paths: Sequence[Path]) -> Iterator[None]:
+        """A job with one turn."""
+        with self._job(paths) as job, job.turn():
+            yield
+
+    def _sent(self, sent: object, what: str = "a photo") -> tuple[Path, str]:
+        """The path and name of an uploaded file. Other files of this machine are refused."""
         if sent is None:
             raise ValueError(f"{what} is missing; choose one first")
-        path, name = self._sent(sent)
-        return name, read_photo(path, name)
-
-    def _sent(self, sent: Sent) -> tuple[Path, str]:
-        """The path and name of an uploaded file. Other files of this machine are refused."""
-        path = Path(str(sent.get("path") or "")).resolve()
-        if not path.is_relative_to(self._folder) or not path.is_file():
+        if not isinstance(sent, Mapping):
+            raise ValueError(f"{what} is a {type(sent).__name__}, expected an uploaded file")
+        try:
+            path = Path(str(sent.get("path") or "")).resolve()
+            uploaded = path.is_relative_to(self._folder) and path.is_file()
+        except (OSError, ValueError):  # too long a name, or one with a null
+            uploaded = False
+        if not uploaded:
             raise ValueError("the file is no longer on the server; upload it again")
         name = str(sent.get("orig_name") or path.name)
         return path, re.sub(r"[^\w.()+, -]", "_", Path(name.replace("\\", "/")).name)[-80:] or "photo"
@@ -294,97 +369,5 @@ class Tabs:
         return folder / name
 
 
-def hex_colour(colour: str) -> str:
-    """Convert a colour from Gradio's picker ("#rrggbb", "rgba(250.4, 12, 0, 1)") to "#rrggbb".
-
-    Raises:
-        ValueError: The text is not a colour.
-    """
-    if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-        return colour.lower()
-    numbers = re.fullmatch(r"rgba?\(\s*([\d.]+)\s*,\s*([\d.]+)\s*,\s*([\d.]+)\s*(?:,\s*[\d.]+\s*)?\)", colour)
-    if numbers is None:
-        raise ValueError(f"unknown colour {colour[:40]!r}, expected #rrggbb")
-    return "#" + "".join(f"{min(255, round(float(number))):02x}" for number in numbers.groups())
-
-
-def _finished(
-    result: SaliencyResult,
-    *,
-    behind: str | Photo | None = None,
-    threshold: float | None = None,
-    crop: bool = False,
-    edges: Edges = "sharp",
-) -> Image.Image:
-    if behind is None:
-        picture = result.cutout(threshold, edges=edges)
-    else:
-        picture = result.over(behind, threshold, edges=edges)
-    return _cropped(picture, result, crop, edges)
-
-
-def _cropped(picture: Image.Image, result: SaliencyResult, crop: bool, edges: Edges) -> Image.Image:
-    box = result.bbox(edges=edges) if crop else None
-    return picture if box is None else picture.crop(box)
-
-
-# Words
-
-
-def _words(facts: Facts) -> str:
-    found = theme.verdict(bool(facts["found"]), float(str(facts["confidence"])), im.FOUND_FROM)
-    return found + theme.facts(
-        size=f"{facts['width']} × {facts['height']} px",
-        network=f"{_milliseconds(float(str(facts['milliseconds'])))} on {facts['device']}",
-        model=str(facts["model"]),
-    )
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms"
-
-
-def _comparison(answers: Sequence[Answer], apart: float) -> str:
-    rows = [
-        ["Parameters", *(f"{answer.model.parameters:,}" for answer in answers)],
-        ["File", *(f"{answer.model.megabytes:.1f} MB" for answer in answers)],
-        ["Time", *(_milliseconds(1000 * answer.seconds) for answer in answers)],
-        ["Confidence", *(f"{answer.result().confidence:.2f}" for answer in answers)],
-    ]
-    table = theme.ledger(["", *(answer.model.name for answer in answers)], rows, figures=(1, 2))
-    device = answers[0].model.engine.device
-    return table + theme.facts(mean_difference=f"{apart:.4f}", device=device)
-
-
-def _report(report: Sequence[Facts]) -> str:
-    rows = [
-        [
-            str(each["name"]),
-            str(each["error"] or ("done" if each["found"] else "done, but no salient object found")),
-            "" if each["confidence"] is None else f"{each['confidence']:.2f}",
-        ]
-        for each in report
-    ]
-    failed = [i for i, each in enumerate(report) if each["error"] is not None]
-    head = theme.say(f"{len(report) - len(failed)} of {len(report)} photos are in the zip.")
-    return head + theme.ledger(["Photo", "Outcome", "Confidence"], rows, figures=[2], bad=failed)
-
-
-def _description(model: Model) -> str:
-    config = model.pipeline.config
-    height, width = config.input_size
-    return theme.facts(
-        model=model.name.partition("@")[0],
-        commit=(model.revision or "")[:12],
-        architecture=config.variant,
-        parameters=f"{model.parameters:,}",
-        file=f"{model.megabytes:.1f} MB",
-        input=f"{width} × {height} px",
-        device=model.engine.device,
-    )
-
-
-LIMITS = (
-    f"Up to 20 MB and {MAX_PIXELS // 1_000_000} megapixels per photo. What you send stays on this machine "
-    "for an hour at most, and is shown to nobody else."
-)
+def _soft_mask(result: SaliencyResult) -> Image.Image:
+    return result.mask(None)

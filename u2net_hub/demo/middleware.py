@@ -1,15 +1,20 @@
-"""A filter for the requests of visitors."""
+"""A filter for the requests of visitors: what the page and its API need goes through, and nothing else."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .contract import Contract
+    from .visitors import Presence
 
 
 MAX_UPLOAD_BYTES = 200_000_000
@@ -17,48 +22,73 @@ MAX_UPLOAD_BYTES = 200_000_000
 MAX_CALL_BYTES = 1_000_000
 """Largest size of one call. Its files are uploaded before it."""
 
-# routes of Gradio that fetch an address, start ffmpeg or call into components; the demo uses none of them
-_CLOSED = re.compile(
-    r"/(proxy=|file[=/]\s*https?:|component_server|process_recording|stream/|vibe-|custom_component/)", re.I
+_ADDRESS = re.compile(r"[\s\0]*[a-z][a-z0-9+.-]+:[/\\]{2}", re.I)
+_OWN_FILE = re.compile(r"https?://[^/]+/(?:.*/)?gradio_api/file=(?P<path>[^:]+)", re.I)
+# what is read: the page, its parts, a file of a visitor, and the streams in which results come
+_READ = re.compile(
+    r"/|/config|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/.+"
+    r"|/gradio_api/(info|openapi\.json|theme\.css|startup-events|app_id|queue/status|queue/data|upload_progress"
+    r"|heartbeat/[^/]+|call/(?:v2/)?[^/]+/(?P<event>[^/]+)|file=(?!\s*[a-z][a-z0-9+.-]+:).*)",
+    re.I | re.S,
 )
-_ADDRESS = re.compile(r"\s*(https?|ftp|file)://", re.I)
+_UPLOAD = "/gradio_api/upload"
+_CALL = re.compile(r"/gradio_api/(queue/join|cancel|reset|call/(v2/)?[^/]+)")
 
 
 class Guard:
-    """Refuse requests that are too large or that would make the server fetch an address.
+    """Let through the requests that the page and its API make; refuse all others, and addresses in any call.
 
-    If a call names a file by its address, Gradio downloads it, whatever the input is.
+    If a call names a file by its address, Gradio downloads it, whatever the input is. A call goes on as this
+    class has read it, so nothing in it can mean one thing here and another to Gradio.
 
     Args:
         app: The ASGI app that gets the accepted requests.
+        contract: It knows the inputs of each function. Without it, only the form of a call is checked.
+        presence: It is told which sessions listen for their results.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, contract: Contract | None = None, presence: Presence | None = None
+    ) -> None:
         self._app = app
+        self._contract = contract
+        self._presence = presence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        if _CLOSED.search(path):
-            await PlainTextResponse("not found", 404)(scope, receive, send)
-        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http":  # the demo has no WebSocket
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        path = scope["path"].rstrip("/") or "/"
+        known = _READ.fullmatch(path) or _CALL.fullmatch(path) or path == _UPLOAD
+        if scope["method"] == "OPTIONS" and known:  # how a browser asks whether another site's page may call
             await self._app(scope, receive, send)
-        elif path.rstrip("/").endswith("/upload"):
+        elif scope["method"] in ("GET", "HEAD") and (read := _READ.fullmatch(path)):
+            session = read["event"] or _session_of(scope)
+            with self._presence.listening(session) if self._presence and session else nullcontext():
+                await self._app(scope, receive, send)
+        elif scope["method"] == "POST" and path == _UPLOAD:
             await self._upload(scope, receive, send)
+        elif scope["method"] == "POST" and _CALL.fullmatch(path):
+            await self._call(path, scope, receive, send)
         else:
-            await self._call(scope, receive, send)
+            await _refuse(404, "not found")(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:  # uvicorn enforces the declared length
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if not headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
+            await _refuse(415, "an upload is multipart/form-data")(scope, receive, send)
+        elif not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:  # uvicorn enforces the declared length
             limit = MAX_UPLOAD_BYTES // 1_000_000
-            await PlainTextResponse(f"too much at once, send at most {limit} MB", 413)(scope, receive, send)
+            await _refuse(413, f"too much at once, send at most {limit} MB")(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
         while True:
             message = await receive()
@@ -66,38 +96,129 @@ class Guard:
                 return
             body += message.get("body", b"")
             if len(body) > MAX_CALL_BYTES:
-                await PlainTextResponse("the call is too large", 413)(scope, receive, send)
+                await _refuse(413, "the call is too large")(scope, receive, send)
                 return
             if not message.get("more_body", False):
                 break
         try:
-            call = json.loads(body) if body else None
-        except (ValueError, RecursionError):
-            await PlainTextResponse("the call is not JSON", 400)(scope, receive, send)
+            call = _checked_call(path, json.loads(body, parse_constant=_no_constant) if body else {})
+            self._check_contract(path, call)
+        except RecursionError:
+            await _refuse(400, "the call is nested too deeply")(scope, receive, send)
+        except PermissionError as e:
+            await _refuse(403, str(e))(scope, receive, send)
+        except ValueError as e:
+            await _refuse(400, f"the call is not as the API page says: {e}")(scope, receive, send)
+        else:
+            body = json.dumps(call).encode()
+            pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def replay() -> Message:
+                return pending.pop() if pending else await receive()
+
+            kept = [(name, value) for name, value in scope["headers"] if name not in _REPLACED]
+            kept += [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+            await self._app({**scope, "headers": kept}, replay, send)
+
+    def _check_contract(self, path: str, call: dict[str, object]) -> None:
+        if self._contract is None:
             return
-        if _names_address(call):
-            await PlainTextResponse("files are not fetched from an address here; upload them", 403)(
-                scope, receive, send
-            )
-            return
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Message:
-            return pending.pop() if pending else await receive()
-
-        await self._app(scope, replay, send)
+        if path.endswith("/queue/join"):
+            data = call["data"]
+            self._contract.check_number(call.get("fn_index"), data if isinstance(data, list) else [])
+        elif "/call/" in path:
+            data = call if "/call/v2/" in path else call["data"]
+            name = path.rpartition("/")[2]
+            self._contract.check_name(name, data if isinstance(data, list | dict) else [])
 
 
-def _names_address(value: object) -> bool:
-    """Whether a file in the call, at any depth, has an address as its path."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+_REPLACED = (b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
+# the fields of a call that Gradio may see; others, such as `batched`, change how it is run
+_FIELDS = {
+    "queue/join": ("data", "fn_index", "trigger_id", "session_hash"),
+    "cancel": ("session_hash", "fn_index", "event_id"),
+    "reset": ("event_id",),
+    "call": ("data",),  # without fn_index, which would name any function of the page
+}
+_INTEGERS, _TEXTS = ("fn_index", "trigger_id"), ("session_hash", "event_id")
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _refuse(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"detail": why, "error": why}, status)
+
+
+def _session_of(scope: Scope) -> str:
+    """The session whose results are read in a stream; "" for other requests."""
+    if not scope["path"].rstrip("/").endswith("/queue/data"):
+        return ""
+    query = parse_qs(bytes(scope.get("query_string", b"")).decode("latin-1"))
+    return query.get("session_hash", [""])[0]
+
+
+def _checked_call(path: str, call: object) -> dict[str, object]:
+    """Return the call with the fields that Gradio may see.
+
+    Raises:
+        ValueError: The call is not of the form that Gradio takes.
+        PermissionError: It names an address.
+    """
+    if not isinstance(call, dict):
+        raise ValueError(f"got {type(call).__name__}, expected an object")
+    call = _without_addresses(call)
+    route = path.removeprefix("/gradio_api/")
+    if route.startswith("call/v2/"):  # the parameters by their names
+        return dict(call)
+    fields = _FIELDS["call" if route.startswith("call/") else route]
+    call = {name: call[name] for name in fields if call.get(name) is not None}
+    if "data" in fields and not isinstance(call.get("data"), list):
+        raise ValueError("data is not a list")
+    for name, value in call.items():
+        if name in _INTEGERS and type(value) is not int:
+            raise ValueError(f"{name} is not a number")
+        if name in _TEXTS and not (isinstance(value, str) and len(value) <= 100):
+            raise ValueError(f"{name} is not a short text")
+    return call
+
+
+def _without_addresses(value: dict[str, object]) -> dict[str, object]:
+    """Copy a call, with paths in the place of the addresses at which the page itself shows its files.
+
+    A browser sends such an address along with the path of an upload, and the snippets of the API page name
+    the example by it. Nothing is fetched from it, whatever its host is.
+
+    Raises:
+        PermissionError: There is another address in it.
+    """
+
+    def copied(value: object) -> object:
         if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str) and _ADDRESS.match(path):
-                return True
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
+            return copied_dict(value)
+        if isinstance(value, list):
+            return [copied(each) for each in value]
+        _is_address(value)
+        return value
+
+    def copied_dict(value: dict[str, object]) -> dict[str, object]:
+        if "path" in value:
+            value = {**value, "path": _own_path(value["path"])}
+            if value.get("url") and _own_path(value["url"]) == value["path"]:
+                value["url"] = None
+        return {name: copied(each) for name, each in value.items() if not _is_address(name)}
+
+    return copied_dict(value)
+
+
+def _own_path(address: object) -> object:
+    """The path of a file that this page shows at an address; anything else as it is."""
+    own = _OWN_FILE.fullmatch(address) if isinstance(address, str) else None
+    return unquote(own["path"]) if own else address
+
+
+def _is_address(value: object) -> bool:
+    if isinstance(value, str) and _ADDRESS.match(value):
+        raise PermissionError("addresses are not fetched here; upload the file, or name a model as org/name")
     return False

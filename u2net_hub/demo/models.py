@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -38,11 +40,19 @@ Maps: TypeAlias = "tuple[NDArray[np.float32], ...]"
 
 MAX_PIXELS = 24_000_000
 """Most pixels of a visitor's photo: 6000 × 4000."""
+MAX_SIDE = 16_000
+"""Longest side of a visitor's photo in pixels."""
 PREVIEW = 1280
 """Longest side in pixels of pictures on the page. Downloads have the size of the photo."""
-_REMEMBERED = 16
+_REMEMBERED = 40
 _REMEMBERED_BYTES = 8_000_000
-_GPU_SECONDS = 20
+_TIMED = 3
+"""Runs at the start from which the median time of a model is taken."""
+
+
+def gpu_seconds(batch: NDArray[np.float32], side_outputs: bool = False) -> int:
+    """Seconds for which a batch asks for the GPU of ZeroGPU: mostly the move of the network, then .1 each."""
+    return 4 + math.ceil(0.1 * len(batch))
 
 
 class SharedEngine:
@@ -58,14 +68,28 @@ class SharedEngine:
         self.name: str = engine.name
         self.precision: Precision = engine.precision
         self.device: str = "ZeroGPU" if zero_gpu else engine.device
-        self.seconds = 0.0
-        """Seconds that the network took for the last batch."""
+        self.zero_gpu = zero_gpu
+        self._seconds: deque[float] = deque(maxlen=9)
         self._engine = engine
-        self._timed = spaces.GPU(self._run, duration=_GPU_SECONDS) if zero_gpu else self._run
+        self._timed = spaces.GPU(self._run, duration=gpu_seconds) if zero_gpu else self._run
 
     def __call__(self, batch: NDArray[np.float32], *, side_outputs: bool = False) -> Maps:
-        maps, self.seconds = self._timed(batch, side_outputs)
+        maps, seconds = self._timed(batch, side_outputs)
+        self._seconds.append(seconds / len(batch))
         return maps
+
+    def warm_up(self, runs: int) -> None:
+        """Run the network once untimed, because the first call is slow, and then `runs` times."""
+        size = self.config.input_size
+        for _ in range(1 + runs):
+            self(np.zeros((1, self.config.in_channels, *size), np.float32))
+        if len(self._seconds) > runs:
+            self._seconds.popleft()
+
+    @property
+    def seconds(self) -> float | None:
+        """The median of the seconds that the network took for a photo; None before its third run."""
+        return median(self._seconds) if len(self._seconds) >= _TIMED else None
 
     def _run(self, batch: NDArray[np.float32], side_outputs: bool) -> tuple[Maps, float]:
         start = time.perf_counter()
@@ -85,6 +109,8 @@ class Model:
     """Size of the weights file in 10⁶ bytes."""
     revision: str | None = None
     """The commit, if the model came from the Hub."""
+    stage_parameters: tuple[int, ...] = ()
+    """The parameters of each stage, in the order of the config's table."""
 
 
 class Answer(NamedTuple):
@@ -93,9 +119,7 @@ class Answer(NamedTuple):
     model: Model
     photo: Photo
     maps: Maps
-    """The fused map and the side outputs, each float32 (out, h, w)."""
-    seconds: float
-    """Seconds that the network took when it first saw this photo."""
+    """The fused map, and the side outputs if they were asked for: each float32 (out, h, w)."""
 
     def result(self, longest: int | None = None) -> SaliencyResult:
         """Make the result in the size of the photo, or with at most `longest` pixels on its longest side."""
@@ -106,13 +130,14 @@ class Answer(NamedTuple):
         """Return the facts that the page and the API give with the pictures."""
         result = self.result()
         height, width = result.size
+        seconds = self.model.engine.seconds
         return {
             "model": self.model.name,
             "found": result.found,
             "confidence": round(result.confidence, 4),
             "width": width,
             "height": height,
-            "milliseconds": round(1000 * self.seconds, 1),
+            "milliseconds": None if seconds is None else round(1000 * seconds, 1),
             "device": self.model.engine.device,
         }
 
@@ -141,7 +166,7 @@ class Models:
     ) -> None:
         self._device, self._engine, self._precision = device, engine, precision
         self._guests: OrderedDict[str, Model] = OrderedDict()
-        self._remembered: OrderedDict[tuple[str, str], tuple[Maps, float]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, bool, str], Maps] = OrderedDict()
         self._running, self._inviting = Lock(), Lock()
         self._own: dict[str, Model] = {}
         for source in sources:
@@ -168,21 +193,30 @@ class Models:
             raise ValueError(f"model {name!r} is not in memory, expected one of {self.names}; load it first")
         return found
 
-    def run(self, name: str, photo: Photo) -> Answer:
+    def run(self, name: str, photo: Photo, *, side_outputs: bool = False) -> Answer:
         """Run a model on a photo. The answers for the last photos are remembered."""
         model = self.get(name)
-        x = model.pipeline.prepare(photo).x
-        key = (name, hashlib.sha256(x.tobytes()).hexdigest())
+        return Answer(model, photo, self._maps(model, [model.pipeline.prepare(photo).x], side_outputs)[0])
+
+    def run_ahead(self, name: str, photos: Iterable[Photo]) -> None:
+        """Run a model on a batch of photos at once, so that `run` remembers the answers."""
+        model = self.get(name)
+        self._maps(model, [model.pipeline.prepare(photo).x for photo in photos], False)
+
+    def _maps(self, model: Model, xs: Sequence[NDArray[np.float32]], side_outputs: bool) -> list[Maps]:
+        keys = [(model.name, side_outputs, hashlib.sha256(x.tobytes()).hexdigest()) for x in xs]
         with self._running:
-            known = self._remembered.pop(key, None)
-            if known is None:
-                batch = model.engine(x[None], side_outputs=True)
-                known = tuple(each[0] for each in batch), model.engine.seconds
-            if sum(each.nbytes for each in known[0]) <= _REMEMBERED_BYTES:
-                self._remembered[key] = known
-                while len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
-        return Answer(model, photo, *known)
+            found = {key: self._remembered.pop(key) for key in keys if key in self._remembered}
+            missing = {key: x for key, x in zip(keys, xs, strict=True) if key not in found}
+            if missing:
+                batch = model.engine(np.stack(list(missing.values())), side_outputs=side_outputs)
+                found |= {key: tuple(each[i] for each in batch) for i, key in enumerate(missing)}
+            for key in keys:
+                if sum(each.nbytes for each in found[key]) <= _REMEMBERED_BYTES:
+                    self._remembered[key] = found[key]
+            while len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
+        return [found[key] for key in keys]
 
     def invite(self, source: str) -> Model:
         """Load a public model from the Hub for a visitor. The model that was used least recently is dropped.
@@ -232,8 +266,8 @@ class Models:
         loaded = network.loaded_from
         if megabytes is None:
             megabytes = 0.0 if loaded is None else loaded.weights_path.stat().st_size / 1e6
-        if not zero_gpu:  # the first call is slow; the first visitor should not wait for it
-            engine(np.zeros((1, network.config.in_channels, *network.config.input_size), np.float32))
+        if not zero_gpu:  # it has no GPU at the start
+            engine.warm_up(0 if guest else _TIMED)
         return Model(
             name,
             pipeline,
@@ -241,6 +275,10 @@ class Models:
             sum(p.numel() for p in network.parameters()),
             megabytes,
             None if loaded is None else loaded.revision,
+            tuple(
+                sum(p.numel() for p in network.get_submodule(stage.name).parameters())
+                for stage in network.config.table
+            ),
         )
 
 
@@ -257,11 +295,25 @@ def read_photo(path: str | Path, name: str) -> Photo:
         name: The name of the photo in error messages.
 
     Raises:
-        ValueError: The photo cannot be read, or has more than `MAX_PIXELS` pixels.
+        ValueError: The photo cannot be read, has more than `MAX_PIXELS` pixels, or a side is longer than
+            `MAX_SIDE`.
         ImportError: The photo is HEIC, and pillow-heif is not installed.
     """
+    check_side(im.peek_size(path), name)
     with open(path, "rb") as file:
-        return im.load(file, name=name, max_pixels=MAX_PIXELS)
+        photo = im.load(file, name=name, max_pixels=MAX_PIXELS)
+    check_side(photo.size, name)  # the header of HEIC is not read without decoding
+    return photo
+
+
+def check_side(size: tuple[int, int] | None, name: str) -> None:
+    """Raise ValueError if the (height, width) of a photo has too long a side."""
+    if size is not None and max(size) > MAX_SIDE:
+        height, width = size
+        raise ValueError(
+            f"{name} is too long: {width:,} × {height:,} pixels, expected at most {MAX_SIDE:,} on a side; "
+            "crop it first"
+        )
 
 
 def shrink(photo: Photo, longest: int) -> Photo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .. import __version__
 
@@ -33,16 +33,38 @@ def shipped(name: str) -> Path:
     )
 
 
-def space_files() -> dict[str, Path]:
+Hardware: TypeAlias = Literal["cpu", "gpu"]
+"""What a Space runs on; "gpu" includes ZeroGPU."""
+
+
+def requirements(text: str, hardware: Hardware) -> str:
+    """Adapt the Space's requirements to its hardware.
+
+    Args:
+        text: The content of space/requirements.txt, which is for a CPU.
+        hardware: What the Space runs on. A GPU needs a torch with CUDA, and runs no other engine.
+    """
+    if hardware == "cpu":
+        return text
+    lines = [line for line in text.splitlines() if not line.rstrip().endswith("# cpu")]
+    return "\n".join(lines).replace("+cpu", "") + "\n"
+
+
+def space_files(hardware: Hardware = "cpu") -> dict[str, Path | bytes]:
     """List the files of the Space: those of space/, the package as u2net_hub/, and the licence.
 
+    Args:
+        hardware: What the Space runs on.
+
     Returns:
-        The name of each file in the Space, and its path on this machine.
+        The name of each file in the Space, and its path on this machine or its content.
 
     Raises:
         FileNotFoundError: A part of the installed package is missing.
     """
-    found = _files(shipped("space"))
+    found: dict[str, Path | bytes] = {**_files(shipped("space"))}
+    listed = (shipped("space") / "requirements.txt").read_text(encoding="utf-8")
+    found["requirements.txt"] = requirements(listed, hardware).encode()
     package = {name: path for name, path in _files(_PACKAGE).items() if name.split("/")[0] not in _SHIPPED}
     found |= {f"u2net_hub/{name}": path for name, path in package.items()}
     found |= {f"u2net_hub/examples/{name}": path for name, path in _files(shipped("examples")).items()}
@@ -56,6 +78,7 @@ def push_space(
     repo_id: str,
     *,
     models: Sequence[str] = (),
+    hardware: Hardware = "cpu",
     private: bool | None = None,
     branch: str | None = None,
     create_pr: bool = False,
@@ -71,6 +94,8 @@ def push_space(
     Args:
         repo_id: Name of the Space, "org/name".
         models: Sources of the models that the Space shows. By default its settings stay as they are.
+        hardware: What the Space runs on, which decides its packages. The hardware itself is chosen in the
+            settings of the Space.
         private: Whether a new Space is private. By default the settings of the account decide.
         branch: Branch to push to. By default it is main.
         create_pr: Open a pull request instead of a commit to the branch.
@@ -91,7 +116,7 @@ def push_space(
             for name in head.hashes
             if name.startswith("u2net_hub/") or (name.startswith("u2net_hub-") and name.endswith(".whl"))
         ]
-        return {**dict.fromkeys(old), **space_files()}
+        return {**dict.fromkeys(old), **space_files(hardware)}
 
     pushed = push_files(
         repo_id,

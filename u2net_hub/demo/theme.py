@@ -100,11 +100,18 @@ aria-hidden="true">
 <path d="M18 10v15a6 6 0 0 0 12 0V10" stroke-width="4" opacity=".55"/></svg>"""
 
 
+# the threshold of a mask, which the browser applies: an 8-bit level is white from 255 × threshold on
+_THRESHOLD = """<svg width="0" height="0" aria-hidden="true" style="position:absolute"><filter
+id="u2net-threshold" color-interpolation-filters="sRGB"><feComponentTransfer>
+<feFuncR type="linear" slope="255" intercept="-126.5"/><feFuncG type="linear" slope="255" intercept="-126.5"/>
+<feFuncB type="linear" slope="255" intercept="-126.5"/></feComponentTransfer></filter></svg>"""
+
+
 def masthead(chips: list[str]) -> str:
     """The head of the page, with a few short facts on its right."""
     items = "".join(f'<li class="chip">{escape(chip)}</li>' for chip in chips)
     return (
-        f'<header class="masthead">{_LOGO}<div><h1>U²-Net</h1>'
+        f'<header class="masthead">{_THRESHOLD}{_LOGO}<div><h1>U²-Net</h1>'
         "<p>Finds the main object in a photo and cuts it out.</p></div>"
         f'<ul class="chips" aria-label="Models and device">{items}</ul></header>'
     )
@@ -113,6 +120,11 @@ def masthead(chips: list[str]) -> str:
 def say(text: str) -> str:
     """A paragraph of plain text."""
     return f'<p class="say">{escape(text)}</p>'
+
+
+def empty(text: str) -> str:
+    """What stands where a result will be."""
+    return f'<p class="empty">{escape(text)}</p>'
 
 
 def verdict(found: bool, confidence: float, needed: float) -> str:
@@ -132,6 +144,16 @@ def facts(**named: str) -> str:
         for name, value in named.items()
     )
     return f'<dl class="facts">{items}</dl>'
+
+
+def difference_scale(first: str, second: str) -> str:
+    """The scale of the difference picture, from "only the second" to "only the first"."""
+    return (
+        '<div class="scale" role="img" '
+        'aria-label="Scale: blue −1, black 0, orange +1">'
+        f"<i></i><span>−1: only {escape(second)}</span><span>0: both agree</span>"
+        f"<span>+1: only {escape(first)}</span></div>"
+    )
 
 
 def ledger(

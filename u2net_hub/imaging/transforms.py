@@ -44,13 +44,24 @@ def preprocess(photo: Photo, config: U2NetConfig) -> NDArray[np.float32]:
     image = photo.on(_BACKGROUND)
     if config.in_channels == 1:
         image = image.convert("L")
-    pixels = np.asarray(image.resize((width, height), _RESAMPLE[config.interpolation]), np.float32)
+    pixels = np.asarray(_resample(image, (width, height), _RESAMPLE[config.interpolation]), np.float32)
     # The official ToTensorLab (data_loader.py) divides by the resized image's own maximum. A black image is
     # divided by 1.
     top = max(float(pixels.max()), 1.0) if config.scale == "image_max" else 255.0
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     x = (pixels.reshape(height, width, -1) / np.float32(top) - mean) / std
     return np.ascontiguousarray(x.transpose(2, 0, 1))
+
+
+def _resample(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    """Resize to `size`, (width, height), at the cost of the pixels before and after.
+
+    Pillow resizes rows first. A picture that becomes wider and lower would in between be as large as neither:
+    10 × 2,400,000 pixels to 320 × 320 would take 768 million.
+    """
+    if size[0] > image.width and size[1] < image.height:
+        image = image.resize((image.width, size[1]), how)
+    return image.resize(size, how)
 
 
 def check_channels(config: U2NetConfig) -> None:
@@ -152,7 +163,7 @@ def _resized_strips(
     h, w = saliency.shape
     image = Image.fromarray(saliency)
     if height < h:
-        values = np.array(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+        values = np.array(_resample(image, (width, height), Image.Resampling.BILINEAR), np.float32)
         yield slice(0, height), np.clip(values, 0, 1, out=values)
         return
     wide = np.asarray(image if width == w else image.resize((width, h), Image.Resampling.BILINEAR))
