@@ -149,7 +149,7 @@ def test_the_bundled_models_run_in_int8_as_installed(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is unpacked to the disk
     monkeypatch.undo()
     exact = SaliencyPipeline(name)(photo).probability
-    assert np.abs(pipeline(photo).probability - exact).mean() <= 0.02
+    assert np.abs(pipeline(photo).probability - exact).mean() <= 0.04
 
 
 def test_int8_without_openvino_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
