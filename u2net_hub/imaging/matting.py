@@ -86,8 +86,9 @@ def refine(photo: Image.Image, saliency: NDArray[np.float32], edges: Edges) -> N
         photo: mode RGB, of any size.
         saliency: the network's map at the network's own size, which may differ from the photo's in both
             size and shape.
-        edges: how the edge is made. `"soft"` resizes the saliency and nothing else. Where the solution for
-            the others does not converge, the result is the soft one too, and a warning is logged.
+        edges: how the edge is made. `"soft"` resizes the saliency and nothing else. The result is the soft
+            one too where an object is likely, but no pixel of it is sure, as can be with several classes, and
+            where the solution does not converge, which is logged as a warning.
 
     Raises:
         ValueError: `edges` is unknown, or the photo is not RGB.
@@ -105,6 +106,8 @@ def refine(photo: Image.Image, saliency: NDArray[np.float32], edges: Edges) -> N
     guess = close_patches(guess)
     band = BANDS[edges]
     known = trimap(guess, band)
+    if guess.max() >= 0.5 and not (known == 1).any():  # all alpha would become 0, that of the background
+        return to_grey(saliency, size)
     sure = (guess <= band.low) | (guess >= band.high)
     trust = np.where(sure, np.float32(_SURE * band.trust), np.float32(band.trust))
     matte = solve(colours, known, guess, noise=band.noise, trust=trust)
@@ -134,10 +137,16 @@ def trimap(saliency: NDArray[np.float32], band: Band) -> NDArray[np.float32]:
     """What is known of alpha: saliency (h, w) in [0, 1] -> 0 background, 1 foreground, ½ unknown."""
     background, foreground = saliency <= band.low, saliency >= band.high
     if band.margin:
-        background, foreground = (
+        background, core = (
             ndimage.binary_erosion(region, _SQUARE, band.margin, border_value=1)
             for region in (background, foreground)
         )
+        # Of an object so small that the margin would leave nothing, all that was sure stays. Otherwise its
+        # alpha would become that of the background around it.
+        parts, n = ndimage.label(saliency > band.low, _SQUARE)
+        small = np.ones(n + 1, np.bool_)
+        small[parts[core]] = False
+        foreground = core | (foreground & small[parts])
     return np.where(foreground, np.float32(1), np.where(background, np.float32(0), np.float32(0.5)))
 
 
