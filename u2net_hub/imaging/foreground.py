@@ -133,6 +133,7 @@ def estimate(
 
 
 def _nearest(length: int, wanted: int) -> NDArray[np.intp]:
+    """Return the indices that resize a row or column of so many pixels by the nearest neighbour."""
     return np.arange(wanted) * length // wanted
 
 

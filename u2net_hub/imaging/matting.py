@@ -67,9 +67,10 @@ _SQUARE = np.ones((3, 3), np.bool_)
 # The nine pixels of a window, and the 25 that share a window with a pixel, as (row, column) from the middle
 _WINDOW = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 _NEIGHBOURS = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3)])
+# The pairs of colour channels whose covariances make up a symmetric matrix
+_PAIRS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
 
-# The local linear model that brings a matte to full size: width of its windows, and ε of the guided filter
-_WIDTH = 3
+# ε of the guided filter that brings a matte to full size, in windows of 3 × 3 pixels
 _SMOOTH = 1e-4
 
 # Full-size pictures are worked on in blocks of so many rows and up to so many columns, in units of a tile
@@ -226,10 +227,6 @@ def _laplacian(colours: NDArray[np.float64], unknown: NDArray[np.bool_], noise: 
     return np.asarray(total.reshape(25, -1).T, np.float32)
 
 
-# Colour channels whose covariances make up a symmetric matrix
-_PAIRS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-
-
 def _inverse(covariance: NDArray[np.float64], added: float) -> NDArray[np.float64]:
     """Of symmetric 3 × 3 matrices with `added` to their diagonals: their `_PAIRS` (6, n) -> (6, n)."""
     rr, rg, rb, gg, gb, bb = covariance
@@ -270,8 +267,7 @@ def enlarge(
         for length, small in ((photo.height, height), (photo.width, width))
     )
     alpha: NDArray[np.uint8] = grey.take(columns, 1).take(rows, 0)
-    # a window of windows reaches 2 pixels far, and interpolation 1 more
-    reach = 2 * _WIDTH + 1
+    reach = 7  # a window of windows reaches 2 pixels far, and interpolation 1 more
     varies = ndimage.maximum_filter(matte, reach) != ndimage.minimum_filter(matte, reach)
     if not varies.any():
         return alpha
@@ -301,7 +297,7 @@ def _coefficients(colours: NDArray[np.float64], matte: NDArray[np.float32]) -> N
     guide = np.ascontiguousarray(colours.transpose(2, 0, 1), np.float32)
     mean_guide, mean_alpha = _mean(guide), _mean(matte)
     # away from the edge a is 0
-    edge = ndimage.maximum_filter(matte, _WIDTH) != ndimage.minimum_filter(matte, _WIDTH)
+    edge = ndimage.maximum_filter(matte, 3) != ndimage.minimum_filter(matte, 3)
     pairs = [(_mean(guide[i] * guide[j]) - mean_guide[i] * mean_guide[j])[edge] for i, j in _PAIRS]
     with_alpha = (_mean(guide * matte) - mean_guide * mean_alpha)[:, edge]
     slope = np.zeros_like(guide)
