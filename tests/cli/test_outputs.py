@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from u2net_hub import U2Net, cli
@@ -70,3 +71,14 @@ def test_card_leaves_a_file_that_is_no_card_alone(folder: Path, tmp_path: Path) 
     assert out.read_text(encoding="utf-8") == "# My notes\n"
     run("card", "--model", folder, "--out", out, "--overwrite")
     assert "library_name: u2net-hub" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:clean_edges is deprecated:DeprecationWarning")
+def test_clean_edges_still_clean_soft_edges(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "photo.png"
+    Image.effect_noise((32, 32), 90).convert("RGB").save(source)
+    soft = ("cutout", source, "--model", folder, "--device", "cpu", "--minmax", "always", "--edges", "soft")
+    run(*soft, "--out", tmp_path / "soft.png")
+    run(*soft, "--out", tmp_path / "clean.png", "--clean-edges")
+    left, clean = (Image.open(tmp_path / name).convert("RGB") for name in ("soft.png", "clean.png"))
+    assert left.tobytes() == Image.open(source).tobytes() != clean.tobytes()

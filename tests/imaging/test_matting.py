@@ -45,6 +45,16 @@ def test_margin_leaves_the_pictures_border_alone() -> None:
     assert np.array_equal(trimap(np.ones((5, 5), np.float32), NARROW._replace(margin=2)), np.ones((5, 5)))
 
 
+def test_margin_leaves_something_of_a_small_object() -> None:
+    saliency = np.zeros((30, 30), np.float32)
+    saliency[4:7, 4:7] = 1  # all of it is within three pixels of its edge
+    saliency[15:27, 12:24] = 1
+    sure = trimap(saliency, BANDS["hair"]) == 1
+    assert sure[4:7, 4:7].all()
+    assert sure[18:24, 15:21].all()
+    assert sure.sum() == 9 + 36
+
+
 def test_solution_is_that_of_pymatting() -> None:
     cf = pytest.importorskip("pymatting").estimate_alpha_cf
     random = np.random.default_rng(0)
@@ -149,6 +159,13 @@ def test_a_map_that_is_unknown_everywhere_stays_as_it_is() -> None:
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8))
     alpha = refine(photo, np.full((32, 32), 0.5, np.float32), "hair").astype(int)
     assert np.abs(alpha - 128).max() <= 1
+
+
+@pytest.mark.parametrize("edges", ["sharp", "hair"])
+def test_an_object_that_is_likely_but_nowhere_sure_is_soft(edges: matting.Edges) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    likely = np.float32(0.6) * disc((64, 64), 0.1)
+    assert np.array_equal(refine(photo, likely, edges), refine(photo, likely, "soft"))
 
 
 def test_grey_photos_have_mattes() -> None:

@@ -308,6 +308,14 @@ def test_clean_edges_go_on_working_and_warn() -> None:
     assert alpha == 128
 
 
+@pytest.mark.parametrize("edges", ["soft", "sharp", "hair"])
+def test_a_cutout_leaves_the_photo_as_it_is(edges: Edges) -> None:
+    found = result(stripe(), STRIPE)
+    found.cutout(edges=edges).paste("red", (0, 0, 5, 5))
+    assert found.photo.rgb.mode == "RGB"
+    assert found.photo.rgb.tobytes() == stripe().tobytes()
+
+
 def test_the_alpha_of_the_photo_stays_in_its_cutout() -> None:
     found = result(uniform((10, 20, 30, 100), "RGBA"), half(128))
     assert found.cutout().getpixel((0, 0)) == (10, 20, 30, 50)  # 100 * 128 / 255 = 50.2

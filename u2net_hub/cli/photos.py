@@ -83,6 +83,7 @@ def cutout(
         format=format_,
         background=background,
         edges=edges,
+        clean_edges=clean_edges,
         threshold=threshold,
         crop=crop,
         label=label,

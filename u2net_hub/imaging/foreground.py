@@ -46,22 +46,21 @@ def foreground_colours(photo: Image.Image, alpha: Image.Image) -> Image.Image:
     if photo.size != alpha.size:
         raise ValueError(f"photo is {photo.size} and alpha {alpha.size}, expected one (width, height)")
     clean = photo.copy()
-    opacity = np.asarray(alpha)
-    tiles = _soft_tiles(opacity)
+    tiles = _soft_tiles(alpha)
     if not tiles.any():
         return clean
     small = shrink(photo, SIDE)
     share = alpha.resize(small.size, Image.Resampling.BILINEAR, reducing_gap=2)
     fore, back = _around_edges(small, np.asarray(share))
     across, down = small.width / photo.width, small.height / photo.height
-    for box in blocks(tiles, opacity.shape):
+    for box in blocks(tiles, (photo.height, photo.width)):
         left, top, right, bottom = box
         source = (left * across, top * down, right * across, bottom * down)
         around = [
             np.asarray(each.resize((right - left, bottom - top), Image.Resampling.BILINEAR, source))
             for each in (fore, back)
         ]
-        values = opacity[top:bottom, left:right]
+        values = np.asarray(alpha.crop(box))
         soft = (values > 0) & (values < 255)
         a = values[soft][:, None].astype(np.float32) / 255
         seen = np.array(photo.crop(box))
@@ -72,13 +71,12 @@ def foreground_colours(photo: Image.Image, alpha: Image.Image) -> Image.Image:
     return clean
 
 
-def _soft_tiles(alpha: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _soft_tiles(alpha: Image.Image) -> NDArray[np.bool_]:
     """Tell which tiles hold a value other than 0 and 255."""
-    height, width = alpha.shape
-    columns = np.arange(0, width, TILE)
+    columns = np.arange(0, alpha.width, TILE)
     rows = []
-    for top in range(0, height, TILE):
-        strip = alpha[top : top + TILE]
+    for top in range(0, alpha.height, TILE):
+        strip = np.asarray(alpha.crop((0, top, alpha.width, min(top + TILE, alpha.height))))
         soft = ((strip > 0) & (strip < 255)).any(0)
         rows.append(np.logical_or.reduceat(soft, columns))
     return np.array(rows)
@@ -135,6 +133,7 @@ def estimate(
 
 
 def _nearest(length: int, wanted: int) -> NDArray[np.intp]:
+    """Return the indices that resize a row or column of so many pixels by the nearest neighbour."""
     return np.arange(wanted) * length // wanted
 
 

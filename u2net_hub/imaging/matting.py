@@ -67,9 +67,10 @@ _SQUARE = np.ones((3, 3), np.bool_)
 # The nine pixels of a window, and the 25 that share a window with a pixel, as (row, column) from the middle
 _WINDOW = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 _NEIGHBOURS = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3)])
+# The pairs of colour channels whose covariances make up a symmetric matrix
+_PAIRS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
 
-# The local linear model that brings a matte to full size: width of its windows, and ε of the guided filter
-_WIDTH = 3
+# ε of the guided filter that brings a matte to full size, in windows of 3 × 3 pixels
 _SMOOTH = 1e-4
 
 # Full-size pictures are worked on in blocks of so many rows and up to so many columns, in units of a tile
@@ -86,8 +87,9 @@ def refine(photo: Image.Image, saliency: NDArray[np.float32], edges: Edges) -> N
         photo: mode RGB, of any size.
         saliency: the network's map at the network's own size, which may differ from the photo's in both
             size and shape.
-        edges: how the edge is made. `"soft"` resizes the saliency and nothing else. Where the solution for
-            the others does not converge, the result is the soft one too, and a warning is logged.
+        edges: how the edge is made. `"soft"` resizes the saliency and nothing else. The result is the soft
+            one too where an object is likely, but no pixel of it is sure, as can be with several classes, and
+            where the solution does not converge, which is logged as a warning.
 
     Raises:
         ValueError: `edges` is unknown, or the photo is not RGB.
@@ -105,6 +107,8 @@ def refine(photo: Image.Image, saliency: NDArray[np.float32], edges: Edges) -> N
     guess = close_patches(guess)
     band = BANDS[edges]
     known = trimap(guess, band)
+    if guess.max() >= 0.5 and not (known == 1).any():  # all alpha would become 0, that of the background
+        return to_grey(saliency, size)
     sure = (guess <= band.low) | (guess >= band.high)
     trust = np.where(sure, np.float32(_SURE * band.trust), np.float32(band.trust))
     matte = solve(colours, known, guess, noise=band.noise, trust=trust)
@@ -134,10 +138,16 @@ def trimap(saliency: NDArray[np.float32], band: Band) -> NDArray[np.float32]:
     """What is known of alpha: saliency (h, w) in [0, 1] -> 0 background, 1 foreground, ½ unknown."""
     background, foreground = saliency <= band.low, saliency >= band.high
     if band.margin:
-        background, foreground = (
+        background, core = (
             ndimage.binary_erosion(region, _SQUARE, band.margin, border_value=1)
             for region in (background, foreground)
         )
+        # Of an object so small that the margin would leave nothing, all that was sure stays. Otherwise its
+        # alpha would become that of the background around it.
+        parts, n = ndimage.label(saliency > band.low, _SQUARE)
+        small = np.ones(n + 1, np.bool_)
+        small[parts[core]] = False
+        foreground = core | (foreground & small[parts])
     return np.where(foreground, np.float32(1), np.where(background, np.float32(0), np.float32(0.5)))
 
 
@@ -217,10 +227,6 @@ def _laplacian(colours: NDArray[np.float64], unknown: NDArray[np.bool_], noise: 
     return np.asarray(total.reshape(25, -1).T, np.float32)
 
 
-# Colour channels whose covariances make up a symmetric matrix
-_PAIRS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-
-
 def _inverse(covariance: NDArray[np.float64], added: float) -> NDArray[np.float64]:
     """Of symmetric 3 × 3 matrices with `added` to their diagonals: their `_PAIRS` (6, n) -> (6, n)."""
     rr, rg, rb, gg, gb, bb = covariance
@@ -252,12 +258,16 @@ def enlarge(
         matte: alpha (h, w).
     """
     height, width = matte.shape
-    grey = Image.fromarray(np.rint(matte * 255).astype(np.uint8))
-    if photo.size == grey.size:
-        return np.array(grey)
-    alpha = np.array(grey.resize(photo.size, Image.Resampling.NEAREST))
-    # a window of windows reaches 2 pixels far, and interpolation 1 more
-    reach = 2 * _WIDTH + 1
+    grey: NDArray[np.uint8] = np.rint(matte * 255).astype(np.uint8)
+    if photo.size == (width, height):
+        return grey
+    # Resize by the nearest neighbour, as Pillow does, but without two more copies of the large picture.
+    rows, columns = (
+        (2 * np.arange(length) + 1) * small // (2 * length)
+        for length, small in ((photo.height, height), (photo.width, width))
+    )
+    alpha: NDArray[np.uint8] = grey.take(columns, 1).take(rows, 0)
+    reach = 7  # a window of windows reaches 2 pixels far, and interpolation 1 more
     varies = ndimage.maximum_filter(matte, reach) != ndimage.minimum_filter(matte, reach)
     if not varies.any():
         return alpha
@@ -287,7 +297,7 @@ def _coefficients(colours: NDArray[np.float64], matte: NDArray[np.float32]) -> N
     guide = np.ascontiguousarray(colours.transpose(2, 0, 1), np.float32)
     mean_guide, mean_alpha = _mean(guide), _mean(matte)
     # away from the edge a is 0
-    edge = ndimage.maximum_filter(matte, _WIDTH) != ndimage.minimum_filter(matte, _WIDTH)
+    edge = ndimage.maximum_filter(matte, 3) != ndimage.minimum_filter(matte, 3)
     pairs = [(_mean(guide[i] * guide[j]) - mean_guide[i] * mean_guide[j])[edge] for i, j in _PAIRS]
     with_alpha = (_mean(guide * matte) - mean_guide * mean_alpha)[:, edge]
     slope = np.zeros_like(guide)

@@ -41,7 +41,7 @@ Status: TypeAlias = Literal["written", "skipped", "failed"]
 _FAILURES = (ValueError, OSError, ImportError, MemoryError)
 
 # The number of pixels, for each thread, of the photos that are in memory: one large photo. A pixel takes 4
-# bytes, and 4 more in a cutout. With a limit only on the number of photos, 40 photos of 12 megapixels took 2
+# bytes, and 5 more in a cutout. With a limit only on the number of photos, 40 photos of 12 megapixels took 2
 # GB.
 _PIXELS_PER_WORKER = 12_500_000
 

@@ -113,7 +113,8 @@ class SaliencyResult:
             edges: `"soft"` for the network's own map; `"sharp"` or `"hair"` for a matte, see `cutout`.
 
         Returns:
-            The mask; with several classes the labels as a palette picture (mode P), whatever the threshold.
+            The mask; with several classes the labels as a palette picture (mode P), whatever the threshold
+            and the edges.
         """
         if self.labels is not None:
             mask = Image.fromarray(self.labels).convert("P")
@@ -147,7 +148,8 @@ class SaliencyResult:
         Raises:
             ValueError: `edges` is unknown, or the photo was read at reduced size.
         """
-        picture = self._colours(threshold, edges, clean_edges).copy()
+        colours = self._colours(threshold, edges, clean_edges)
+        picture = colours.copy() if colours is self.photo.rgb else colours
         picture.putalpha(self.alpha(threshold, edges=edges))
         return self._with_profile(picture)
 
