@@ -151,11 +151,15 @@ def download(
     """Fetch the files of a repo from the Hub, to load them offline, and print the folder that holds them."""
     from .. import hub
 
-    if out is not None and out.is_dir():
-        refuse_existing(sorted(out.iterdir()), overwrite=overwrite)  # the files of the repo are not known yet
     typer.echo(
         hub.download(
-            model, out=out, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
+            model,
+            out=out,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            allow_pickle=allow_pickle,
+            overwrite=overwrite,
         )
     )
 
