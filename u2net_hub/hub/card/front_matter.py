@@ -161,7 +161,8 @@ def _merge_index(there: object, ours: object) -> object:
         if ours is None:
             return there
         raise ValueError(
-            "README.md has a model-index that is not a list of entries with lists of results; correct it there"
+            "README.md has a model-index that is not a list of entries with lists of results; "
+            "correct it there"
         )
     entries, new = [], list(ours) if isinstance(ours, list) else []
     for entry in there:
