@@ -97,6 +97,38 @@ def test_data_that_is_too_short_is_refused(entries: dict[str, str], graph: bytes
         load_onnx(path)
 
 
+def test_data_that_is_read_again_and_again_is_refused(graph: bytes, tmp_path: Path) -> None:
+    path = save(tmp_path / "tiny.onnx", graph, location="tiny.onnx_data")
+    model = onnx.load(path, load_external_data=False)
+    for i in range(3):
+        tensor = model.graph.initializer.add(name=f"copy{i}", data_type=onnx.TensorProto.FLOAT)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="tiny.onnx_data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"reads all of 'tiny\.onnx_data' several times"):
+        load_onnx(path)
+
+
+def test_functions_which_hide_their_cost_are_refused(graph: bytes, tmp_path: Path) -> None:
+    model = onnx.ModelProto.FromString(graph)
+    body = [helper.make_node("Identity", ["x"], ["y"])]
+    model.functions.append(
+        helper.make_function("mine", "Hidden", ["x"], ["y"], body, [helper.make_opsetid("", 17)])
+    )
+    (tmp_path / "tiny.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="has functions of its own"):
+        load_onnx(tmp_path / "tiny.onnx")
+
+
+def test_sparse_weights_are_refused(graph: bytes, tmp_path: Path) -> None:
+    model = onnx.ModelProto.FromString(graph)
+    one, at = (numpy_helper.from_array(np.array([1], kind), kind) for kind in ("float32", "int64"))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(one, at, [10**5, 10**5]))
+    (tmp_path / "tiny.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="has sparse weights"):
+        load_onnx(tmp_path / "tiny.onnx")
+
+
 def test_an_export_whose_data_was_moved_out_of_it_runs(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from u2net_hub import export as export_for_engines

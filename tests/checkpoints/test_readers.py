@@ -8,6 +8,7 @@ import pickle
 import random
 import shlex
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from u2net_hub import U2Net, U2NetConfig
 from u2net_hub.checkpoints.parts import files_beside
 from u2net_hub.checkpoints.readers import read_checkpoint
-from u2net_hub.checkpoints.topology import fold
+from u2net_hub.checkpoints.topology import fold, official_shapes
 from u2net_hub.config import Stage
 
 State = dict[str, Tensor]
@@ -319,6 +320,30 @@ def test_damaged_pth_raises_nothing_but_one_clear_error(zipped: bool, tmp_path: 
         path.write_bytes(damaged)
         with pytest.raises((ValueError, OSError)):  # whole or not, it is no checkpoint of the family
             read_checkpoint(path)
+
+
+def test_a_compressed_pth_is_not_unpacked_into_memory(state: State, tmp_path: Path) -> None:
+    small, path = tmp_path / "small.pth", tmp_path / "bomb.pth"
+    torch.save(state, small)
+    with zipfile.ZipFile(small) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in source.infolist():
+            bomb.writestr(entry.filename, source.read(entry))
+        bomb.writestr("small/data/added", bytes(30_000_000))
+    with pytest.raises(ValueError, match=r"bomb\.pth would grow from [\d,]+ to [\d,]+ bytes"):
+        read_checkpoint(path)
+
+
+def test_expanded_tensors_are_not_copied_into_memory(tmp_path: Path) -> None:
+    shapes = official_shapes(U2NetConfig(variant="u2net"))
+    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"wide\.pth would grow from [\d,]+ to 176,[\d,]+ bytes"):
+        read_checkpoint(tmp_path / "wide.pth")
+
+
+def test_tensors_without_values_are_refused(state: State, tmp_path: Path) -> None:
+    torch.save({key: value.to("meta") for key, value in state.items()}, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match="has a shape and no values"):
+        read_checkpoint(tmp_path / "empty.pth")
 
 
 def safetensors(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

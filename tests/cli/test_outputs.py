@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -34,10 +35,21 @@ def test_convert_replaces_nothing_unless_told(folder: Path, tmp_path: Path, name
     assert (out / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
-def test_download_asks_nobody_if_files_would_be_replaced(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
+def test_download_replaces_only_its_own_files_and_only_if_told(hub: HubServer, tmp_path: Path) -> None:
+    hub.add("org/a", {"config.json": b"theirs"})
+    for name in ("config.json", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds config\.json already.*--overwrite"):
         run("download", "--model", "org/a", "--out", tmp_path)
+    run("download", "--model", "org/a", "--out", tmp_path, "--overwrite")
+    assert [(tmp_path / name).read_text() for name in ("config.json", "notes.txt")] == ["theirs", "mine"]
+
+
+def test_other_files_in_the_folder_do_not_stop_a_download(hub: HubServer, tmp_path: Path) -> None:
+    hub.add("org/a", {"config.json": b"theirs"})
+    (tmp_path / "notes.txt").write_text("mine")
+    run("download", "--model", "org/a", "--out", tmp_path)
+    assert (tmp_path / "config.json").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("name", ["results.json", "curves.npz"])

@@ -27,6 +27,11 @@ def test_the_network_comes_in_the_data_type_that_is_asked_for(name: str, dtype: 
     assert not network.training
 
 
+def test_two_data_types_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="mean the same; give one"):
+        U2Net.from_pretrained(folder, dtype="float16", torch_dtype="float32")
+
+
 def test_the_network_comes_on_the_device_that_is_asked_for(folder: Path) -> None:
     network = U2Net.from_pretrained(folder, device="meta")
     assert {p.device.type for p in network.parameters()} == {"meta"}

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -407,6 +408,32 @@ def test_front_matter_in_any_style_is_brought_up_to_date() -> None:
 def test_front_matter_that_cannot_be_read_is_refused(block: str) -> None:
     with pytest.raises(ValueError, match="front matter"):
         card(existing=f"---\n{block}\n---\nHello.\n")
+
+
+@pytest.mark.parametrize("tags", ["5", "{a: 1}", "[[a, b]]", "[{a: b}]", "[1, 2.5]"])
+def test_tags_that_are_no_words_are_refused_and_not_changed(tags: str) -> None:
+    with pytest.raises(ValueError, match="tags that are not a list of words; correct them there"):
+        card(existing=f"---\ntags: {tags}\n---\nHello.\n")
+
+
+@pytest.mark.parametrize("results", ["5", "{a: b}"])
+def test_a_model_index_without_lists_of_results_is_refused(results: str) -> None:
+    with pytest.raises(ValueError, match="model-index that is not a list of entries with lists of results"):
+        card(existing=f"---\nmodel-index:\n- name: a\n  results: {results}\n---\nHello.\n")
+
+
+_DOUBLED = "a: &a [x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrst"))
+
+
+@pytest.mark.parametrize("block", [_DOUBLED, "a: &a [*a]", f"a: {'[' * 2000}{']' * 2000}"])
+def test_front_matter_that_unfolds_without_end_is_refused(block: str) -> None:
+    with pytest.raises(ValueError, match="front matter"):
+        card(existing=f"---\n{block}\n---\nHello.\n")
+
+
+def test_many_opening_marks_are_read_in_one_pass() -> None:
+    text = "<!-- u2net-hub: begin use -->\n" * 20_000  # a search for the end from each one takes minutes
+    assert text in card(existing=text)
 
 
 @pytest.mark.parametrize("existing", ["", "\n", "---\nlicense: mit\n---\n"])

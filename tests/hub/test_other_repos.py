@@ -412,6 +412,63 @@ def test_one_file_or_folder_is_downloaded(two: str, hub: HubServer, tmp_path: Pa
         download("org/x", filename="none.pth")
 
 
+@pytest.mark.parametrize("given", [Path("weights/1.pth"), "./weights/1.pth", "/weights/1.pth"])
+def test_a_file_is_named_as_a_path_or_text(given: Path | str, two: str, hub: HubServer) -> None:
+    assert resolve("org/x", filename=given).weights_path.name == "1.pth"
+    assert download("org/x", filename=given).name == "1.pth"
+
+
+@pytest.mark.parametrize("load", [resolve, download])
+@pytest.mark.parametrize("given", ["../1.pth", "weights/../../1.pth", "weights\\1.pth"])
+def test_a_file_outside_the_repo_is_refused(load: Callable[..., object], given: str, hub: HubServer) -> None:
+    with pytest.raises(ValueError, match="expected a path inside, with / between folders"):
+        load("org/x", filename=given)
+    assert not hub.log
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [("none", "'none' is not in it; it holds"), ("config.json", "'config.json' is no file of weights")],
+)
+def test_a_folder_that_is_none_is_named(given: str, problem: str, two: str) -> None:
+    with pytest.raises(MissingFileError, match=problem):
+        resolve("org/x", subfolder=given)
+
+
+def test_a_folder_without_weights_says_where_they_are(two: str, hub: HubServer) -> None:
+    hub.add("org/x", {"docs/a.md": b"text"})
+    with pytest.raises(ValueError, match=r"only elsewhere: \['weights/1\.pth', 'weights/2\.pth'\]"):
+        resolve("hf://org/x/docs")
+
+
+@pytest.mark.parametrize("source", ["org/x/weights", "org/x/weights/", "huggingface.co/org/x"])
+def test_the_full_name_in_a_hint_works_as_printed(source: str, two: str) -> None:
+    for load in (resolve, download):
+        with pytest.raises((FileNotFoundError, ValueError)) as caught:
+            load(source)
+        full = str(caught.value).rpartition("if it is on the Hub, write ")[2]
+        assert download(full).is_dir()
+
+
+@pytest.mark.parametrize("source", ["org/x/../../etc/passwd", "hf://../x"])
+def test_no_full_name_is_made_up(source: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        resolve(source)
+    assert "if it is on the Hub, write" not in str(caught.value)
+
+
+def test_the_command_that_makes_a_folder_for_a_card_works_as_printed(
+    hub: HubServer, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"my net.pth": as_pickle(tiny(0).state_dict(), tmp_path)}
+    hub.add("org/x", {"config.json": tiny(0).config.to_json().encode(), **files})
+    monkeypatch.chdir(tmp_path)
+    arguments = ["card", "--model", "org/x/my net.pth", "--out", "README.md"]
+    line = str(CliRunner().invoke(cli.app, arguments).exception).rpartition("; run: u2net ")[2]
+    assert CliRunner().invoke(cli.app, shlex.split(line)).exit_code == 0
+    assert (tmp_path / "my net-converted" / "model.safetensors").is_file()
+
+
 def test_a_damaged_file_is_not_downloaded(hub: HubServer, tmp_path: Path) -> None:
     hub.add("org/x", {"a.txt": b"one" * 9, "b.txt": b"two" * 9})
     hub.fault("get:b.txt", "corrupt", times=100)

@@ -75,6 +75,23 @@ def test_scores_without_a_hash_are_pushed_without_one_and_labelled_as_given(
     assert "given, not measured here" in readme_of(hub)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        (b'{"accuracy": 1}', r"results have the fields \['accuracy'\]"),
+        (b"[" * 100_000, "it is not valid JSON"),
+    ],
+)
+def test_results_of_another_kind_are_named_and_given_ones_replace_them(
+    theirs: bytes, reason: str, hub: HubServer, tiny: Tiny
+) -> None:
+    tiny(0).push_to_hub("org/a", token=WRITER)
+    hub.add("org/a", {"results.json": theirs})
+    with pytest.raises(OSError, match=rf"org/a: results\.json .*{reason}.*nothing was pushed.*metrics="):
+        tiny(0).push_to_hub("org/a", token=WRITER)
+    assert tiny(0).push_to_hub("org/a", token=WRITER, metrics={"ECSSD": {"mae": 0.04}}).changed
+
+
 def test_pushed_results_hold_no_folders_of_the_machine(hub: HubServer, tiny: Tiny) -> None:
     tiny(0).push_to_hub("org/a", token=WRITER, metrics=scores(command="u2net eval --model /home/me/x"))
     assert json.loads(hub.read("org/a", "results.json"))["command"] == "u2net eval --model x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,13 +15,22 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """Read a graph with all its weights; external data is read from the folder of the file only.
 
     Raises:
-        ValueError: The file or its external data is damaged, leads out of its folder, or has control flow.
+        ValueError: The file or its external data is damaged, leads out of its folder, or is read several
+            times; or the graph has control flow, functions or sparse weights.
         FileNotFoundError: A file of external data is missing.
         ImportError: onnx is not installed.
     """
     model = parse_onnx(path)
+    read: Counter[PurePosixPath] = Counter()
     for tensor in _external_tensors(model):
+        location = _location(path, tensor)
         tensor.raw_data = _read_data(path, tensor)
+        read[location] += len(tensor.raw_data)
+        if read[location] > 2 * (path.parent / location).stat().st_size:  # a small file could fill the memory
+            raise ValueError(
+                f"{path} reads all of {str(location)!r} several times, which no export of the family does; "
+                "do not use it"
+            )
         del tensor.external_data[:]
         tensor.ClearField("data_location")
     return model
@@ -62,6 +72,12 @@ def parse_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as e:
         raise ValueError(f"{path} is damaged or no ONNX file ({e}); copy or download it again") from e
+    for part, there in (
+        ("functions of its own", model.functions),  # the cost of what they calculate is not known beforehand
+        ("sparse weights", model.graph.sparse_initializer),  # a few bytes become a tensor of any size
+    ):
+        if there:
+            raise ValueError(f"{path} has {part}, which no export of the family has")
     for node in model.graph.node:
         if any(a.HasField("g") or a.graphs for a in node.attribute):
             raise ValueError(f"{path} has control flow ({node.op_type!r}), which no export of the family has")

@@ -11,6 +11,7 @@ import re
 import shlex
 import struct
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from .parts import INDEX, PICKLES, shards
 from .printable import printable_text
 from .topology import BN_EPS, TRACKED, check_shapes, official_shapes
 
+_MOST_UNPACKED = 4
+"""The most bytes that a pickle may make of each of its own."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -142,11 +145,14 @@ def _read_pickles(path: Path, parts: Sequence[Path], config: U2NetConfig | None)
     names = official_names(path, found)
     tensors = {names[key]: value for key, value in found.items()}
     config = check_shapes(path, {key: tuple(value.shape) for key, value in tensors.items()}, config)
+    dense = (each for each in tensors.values() if each.layout == torch.strided and not each.is_meta)
+    _check_growth(path, sum(each.nbytes for each in dense), sum(part.stat().st_size for part in parts))
     notes = {"format": "PyTorch", "precision": _precision(tensors)}
     return Checkpoint(config, _float32(path, tensors, config), notes)
 
 
 def _load_pickle(path: Path) -> object:
+    _check_unpacked(path)
     try:
         with warnings.catch_warnings():
             # torch warns of unusual pickle protocols, but it reads or refuses the file with or without it
@@ -159,6 +165,25 @@ def _load_pickle(path: Path) -> object:
                 f"expected tensors, as torch.save(model.state_dict(), …) writes them{_tensors_alone(path)}"
             ) from e
         raise ValueError(f"{path} is damaged or no PyTorch file; copy or download it again") from e
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a compressed file that would fill the memory; torch.save does not compress."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            size = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError, struct.error):
+        return  # the older format of torch.save, or a file that torch.load refuses
+    _check_growth(path, size, path.stat().st_size)
+
+
+def _check_growth(path: Path, size: int, on_disk: int) -> None:
+    """Refuse a small file that makes tensors of many bytes."""
+    if size > _MOST_UNPACKED * (on_disk + 1_000_000):
+        raise ValueError(
+            f"{path} would grow from {on_disk:,} to {size:,} bytes when it is read; expected a checkpoint as "
+            "torch.save writes it, neither compressed nor with expanded tensors"
+        )
 
 
 def _tensors_alone(path: Path) -> str:
@@ -214,6 +239,11 @@ def _float32(path: Path, tensors: Mapping[str, Tensor], config: U2NetConfig) -> 
         if value.layout != torch.strided or value.is_complex() or value.is_quantized:
             raise ValueError(
                 f"{path}: {key} is {value.dtype}, {value.layout}, expected floating point, strided"
+            )
+        if value.is_meta:
+            raise ValueError(
+                f"{path}: {key} has a shape and no values (device 'meta'); save it again from a network "
+                "whose weights were loaded"
             )
         if key.endswith(TRACKED):
             state[key] = value.to(torch.int64, copy=True)

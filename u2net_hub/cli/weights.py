@@ -151,11 +151,15 @@ def download(
     """Fetch the files of a repo from the Hub, to load them offline, and print the folder that holds them."""
     from .. import hub
 
-    if out is not None and out.is_dir():
-        refuse_existing(sorted(out.iterdir()), overwrite=overwrite)  # the files of the repo are not known yet
     typer.echo(
         hub.download(
-            model, out=out, revision=revision, token=token, cache_dir=cache_dir, allow_pickle=allow_pickle
+            model,
+            out=out,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            allow_pickle=allow_pickle,
+            overwrite=overwrite,
         )
     )
 
@@ -185,7 +189,7 @@ def card(
     from ..checkpoints import read_checkpoint
     from ..config import STAGES, U2NetConfig
     from ..evaluation import Results
-    from ..hub import PICTURE_NAME, Weights, list_bundled, render_card, resolve, validate_card
+    from ..hub import PICTURE_NAME, Weights, convert_line, list_bundled, render_card, resolve, validate_card
 
     existing = _read_card(out) if out.is_file() else None
     # a card is brought up to date, and the text of people in it is kept; nothing else is touched
@@ -198,7 +202,7 @@ def card(
     else:
         source = resolve(model, allow_pickle=allow_pickle)
         if source.format != "safetensors":
-            raise ValueError(f"{model} holds a .{source.format}; make it a folder first: u2net convert")
+            raise ValueError(f"{model} is no .safetensors; run: {convert_line(model, allow_pickle)}")
         config = source.config() or read_checkpoint(source.weights_path).config
         weights = Weights.of(source.weights_path, source.sha256)
         beside = source.weights_path.with_name("results.json")

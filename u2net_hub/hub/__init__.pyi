@@ -38,7 +38,10 @@ from .family import (
     FAMILY as FAMILY,
     find_member as find_member,
 )
-from .layouts import WEIGHTS_NAME as WEIGHTS_NAME
+from .layouts import (
+    WEIGHTS_NAME as WEIGHTS_NAME,
+    convert_line as convert_line,
+)
 from .pretrained import (
     Pretrained as Pretrained,
     load_network as load_network,

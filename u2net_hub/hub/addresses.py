@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import PurePosixPath
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -72,14 +73,35 @@ def is_hub_id(source: str) -> bool:
     return address is not None and not address.path
 
 
-def looks_like_hub_id(source: str) -> bool:
-    """Tell whether a repo could have this name, even though it reads like the name of a file."""
-    return _REPO.fullmatch(_split(source.partition("@")[0])[0]) is not None
+def full_address(source: str) -> str | None:
+    """Write a name so that it can be nothing but one on the Hub; None if it is none."""
+    for address in (f"https://{source}", f"hf://{source}"):
+        with suppress(ValueError):
+            if parse_address(address) is not None:
+                return address
+    return None
+
+
+def path_inside(subfolder: str | Path | None, filename: str | Path | None) -> str:
+    """Join a folder and a file of a repo or folder; "" if neither is given.
+
+    Raises:
+        ValueError: The path leads out.
+    """
+    parts = [part.as_posix() if isinstance(part, Path) else part for part in (subfolder, filename) if part]
+    path = PurePosixPath(*(part.strip("/") for part in parts)).as_posix()
+    if path == ".":
+        return ""
+    if not _is_inside(path):
+        raise ValueError(
+            f"filename= and subfolder= name {path!r}, expected a path inside, with / between folders"
+        )
+    return path
 
 
 def _split(place: str) -> tuple[str, str]:
     """Split "org/name/path/to/file" after the name."""
-    parts = place.split("/", 2)
+    parts = place.rstrip("/").split("/", 2)
     return "/".join(parts[:2]), "/".join(parts[2:])
 
 

@@ -64,10 +64,10 @@ def find_dtype(dtype: DtypeName) -> torch.dtype:
     import torch
 
     found = {str(each): each for each in (torch.float32, torch.float16, torch.bfloat16)}
-    name = str(dtype)
-    if (name if name.startswith("torch.") else f"torch.{name}") not in found:
+    name = f"torch.{str(dtype).removeprefix('torch.')}"
+    if name not in found:
         raise ValueError(f"dtype is {dtype!r}, expected float32, float16 or bfloat16")
-    return found[name if name.startswith("torch.") else f"torch.{name}"]
+    return found[name]
 
 
 def find_device(device: str | int | torch.device) -> torch.device:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
-from .addresses import parse_address
+from .addresses import full_address, parse_address, path_inside
 from .bundled import CONFIG_NAME
 from .layouts import WEIGHTS_NAME
 
@@ -38,8 +38,8 @@ def download(
     source: str,
     *,
     out: str | Path | None = None,
-    filename: str | None = None,
-    subfolder: str | None = None,
+    filename: str | Path | None = None,
+    subfolder: str | Path | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -75,8 +75,12 @@ def download(
 
     address = parse_address(source)
     if address is None:
-        raise ValueError(f"{source!r} is not a model on the Hub, expected org/name or org/name@revision")
-    inside = "/".join(part.strip("/") for part in (subfolder, filename) if part)
+        full = full_address(source)
+        hint = f"; if it is on the Hub, write {full}" if full else ""
+        raise ValueError(
+            f"{source!r} is not a model on the Hub, expected org/name or org/name@revision{hint}"
+        )
+    inside = path_inside(subfolder, filename)
     address = complete_address(address, source, revision, inside)
     options = Options(token=token, cache_dir=cache_dir, force_download=force_download)
     snapshot = open_snapshot(address, options)

@@ -38,7 +38,10 @@ def choose_weights(
         ValueError: There are several, or there are only pickles and they are not allowed.
     """
     names = sorted(names)
-    here = {name: PurePosixPath(name).name for name in names if _folder_of(name) == folder.strip("/")}
+    if folder and not any(name.startswith(f"{folder}/") for name in names):
+        what = "no file of weights by its suffix" if folder in names else "not in it"
+        raise FileNotFoundError(f"{where}: {folder!r} is {what}; it holds {names[:8]}")
+    here = {name: PurePosixPath(name).name for name in names if _folder_of(name) == folder}
     for kind in _KINDS:
         found = [name for name, base in here.items() if _is_of_kind(base, kind, here.values())]
         preferred = [name for name in found if here[name] in _PREFERRED]
@@ -60,7 +63,8 @@ def choose_weights(
     elsewhere = [name for name in names if name.lower().endswith(_READ) and not _SHARD.fullmatch(name)]
     if elsewhere:
         raise ValueError(
-            f"{where} holds weights only in folders: {elsewhere[:8]}; name the file to use, "
+            f"{where} holds weights only {'elsewhere' if folder else 'in folders'}: {elsewhere[:8]}; "
+            "name the file to use, "
             f"e.g. {convert_line(f'{source}/{elsewhere[0]}{at}')}"
         )
     raise FileNotFoundError(
@@ -68,7 +72,7 @@ def choose_weights(
     )
 
 
-def convert_line(source: str, *, allow_pickle: bool = False) -> str:
+def convert_line(source: str, allow_pickle: bool = False) -> str:
     """Write the command that converts a source into a folder that loads without further options."""
     name = PurePosixPath(source.partition("@")[0].rstrip("/"))
     out = name.stem if name.name.lower().endswith(WEIGHT_SUFFIXES) else name.name

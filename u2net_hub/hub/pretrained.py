@@ -55,8 +55,8 @@ class Pretrained(Module):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
-        filename: str | None = None,
-        subfolder: str | None = None,
+        filename: str | Path | None = None,
+        subfolder: str | Path | None = None,
         allow_pickle: bool = False,
         dtype: str | torch.dtype | None = None,
         torch_dtype: str | torch.dtype | None = None,
@@ -100,6 +100,8 @@ class Pretrained(Module):
                 "strict=False would leave weights at random; load with the network's own config (config=), "
                 "or call load_state_dict(…, strict=False) yourself"
             )
+        if dtype is not None and torch_dtype is not None and find_dtype(dtype) != find_dtype(torch_dtype):
+            raise ValueError(f"dtype={dtype!r} and torch_dtype={torch_dtype!r} mean the same; give one")
         chosen = dtype if dtype is not None else torch_dtype
         target = None if device is None else find_device(device)
         kind = None if chosen is None else find_dtype(chosen)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..atomic import content_hash
 from ..config import U2NetConfig
@@ -89,7 +88,7 @@ def folder_contents(
         results = results_of(Results.load(folder / RESULTS_NAME), sha256)
         files[RESULTS_NAME] = _results_text(results, head)
     elif there.get(WEIGHTS_NAME) == sha256 and (old := _read_text(head, RESULTS_NAME)) is not None:
-        results = Results.from_dict(_parse(old, repo_id, RESULTS_NAME))
+        results = _read_results(old, repo_id)
     if there.get(WEIGHTS_NAME) != sha256:  # the results there were measured on other weights
         files |= {name: None for name in (RESULTS_NAME, CURVES_NAME) if name in there and name not in files}
     config = U2NetConfig.load(folder / CONFIG_NAME)
@@ -112,7 +111,7 @@ def _results_text(results: Results, head: BranchState | None) -> bytes:
     """Write results.json. Given scores that are there already keep the date on which they were given."""
     content = results.to_dict()
     if results.weights_sha256 is None and (old := _read_text(head, RESULTS_NAME)) is not None:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             before = json.loads(old)
             if isinstance(before, dict) and {**content, **_origin(before)} == before:
                 content = before
@@ -133,14 +132,17 @@ def _foreign_entries(head: BranchState | None) -> dict[str, object]:
         return {}
 
 
-def _parse(text: str, repo_id: str, name: str) -> Any:
+def _read_results(text: str, repo_id: str) -> Results:
+    """Read the results.json of a branch."""
     try:
-        return json.loads(text)
+        return Results.from_dict(json.loads(text))
     except (ValueError, RecursionError) as e:
+        reason = "it is not valid JSON" if isinstance(e, json.JSONDecodeError | RecursionError) else str(e)
         raise UnusableRepoError(
-            f"{repo_id}: {name} in the repo is not valid JSON; correct or delete it there",
+            f"{repo_id}: {RESULTS_NAME} in the repo cannot be read ({reason}); nothing was pushed: "
+            "correct or rename it there, or give metrics= (--results), which replace it",
             repo_id=repo_id,
-            file=name,
+            file=RESULTS_NAME,
         ) from e
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import U2NetConfig
-from .addresses import WEIGHT_SUFFIXES, Address, looks_like_hub_id, parse_address
+from .addresses import WEIGHT_SUFFIXES, Address, full_address, parse_address, path_inside
 from .bundled import CONFIG_NAME, bundled_folder, bundled_names
 from .family import find_member
 from .layouts import WEIGHTS_NAME, choose_weights
@@ -28,8 +28,8 @@ def resolve(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-    filename: str | None = None,
-    subfolder: str | None = None,
+    filename: str | Path | None = None,
+    subfolder: str | Path | None = None,
     allow_pickle: bool = False,
 ) -> Source:
     """Find the files of a source: a bundled name, else an existing path, else a model on the Hub.
@@ -40,7 +40,7 @@ def resolve(
         FileNotFoundError: The source is none of the three, or the folder holds no weights.
         ValueError: The source is ambiguous, or its kind of file is not read.
     """
-    inside = "/".join(part.strip("/") for part in (subfolder, filename) if part)
+    inside = path_inside(subfolder, filename)
     folder = bundled_folder(source) if isinstance(source, str) and not inside else None
     if folder is not None:
         if Path(source).exists() and not Path(source).samefile(folder):
@@ -103,7 +103,8 @@ def _nothing_at(source: str) -> FileNotFoundError:
             f"{source!r} is not bundled; the file {file} is {origin}: fetch it, and convert it once with: "
             f"u2net convert --model {file}{own} --out {name}"
         )
-    hint = f"; if it is on the Hub, write hf://{source}" if looks_like_hub_id(source) else ""
+    full = full_address(source)
+    hint = f"; if it is on the Hub, write {full}" if full else ""
     return FileNotFoundError(
         f"no weights at {source!r}, expected a bundled name {bundled_names()}, "
         f"an existing path (a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, or a file "

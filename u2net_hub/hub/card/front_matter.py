@@ -19,6 +19,7 @@ _TAGS = ("u2net", "salient-object-detection", "background-removal", "saliency", 
 
 PIPELINE = "image-segmentation"
 _GIVEN = "not measured by u2net-hub"
+_MOST_VALUES = 100_000
 
 
 def card_fields(
@@ -94,15 +95,31 @@ def _dump(fields: Mapping[str, object]) -> str:
 def load_fields(block: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(block) if block.strip() else {}
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, RecursionError) as e:
         raise ValueError(
             f"README.md has front matter that is not YAML ({' '.join(str(e).split())}); correct it there"
         ) from e
+    if not _is_small(data):
+        raise ValueError(
+            f"README.md has front matter of more than {_MOST_VALUES:,} values, written out with its aliases; "
+            "correct it there"
+        )
     if not isinstance(data, dict):
         raise ValueError(
             f"README.md has front matter that is a {type(data).__name__}, expected names and values"
         )
     return data
+
+
+def _is_small(data: object) -> bool:
+    """Tell whether a value is small with its aliases written out; one that holds itself is not."""
+    left = [data]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return True
+        value = left.pop()
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return False
 
 
 def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool) -> str:
@@ -111,8 +128,12 @@ def merge_fields(block: str, fields: Mapping[str, object], *, keep_license: bool
     ours = dict(fields)
     if keep_license and there.get("license"):
         ours["license"] = there["license"]
-    tags: str | list[str] = there.get("tags") or []
-    ours["tags"] = list(dict.fromkeys([*([tags] if isinstance(tags, str) else tags), *_TAGS]))
+    tags = there.get("tags") or []
+    if isinstance(tags, str):
+        tags = [tags]
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("README.md has tags that are not a list of words; correct them there")
+    ours["tags"] = list(dict.fromkeys([*tags, *_TAGS]))
     for key in ("datasets", "base_model"):
         ours[key] = ours[key] or there.get(key)
     ours["model-index"] = _merge_index(there.get("model-index"), ours["model-index"])
@@ -134,10 +155,15 @@ def _merge_index(there: object, ours: object) -> object:
     """Replace our scores in a model index; what people wrote there stays."""
     if there is None:
         return ours
-    if not isinstance(there, list) or not all(isinstance(entry, dict) for entry in there):
+    if not isinstance(there, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("results") or [], list) for entry in there
+    ):
         if ours is None:
             return there
-        raise ValueError("README.md has a model-index that is not a list of entries; correct it there")
+        raise ValueError(
+            "README.md has a model-index that is not a list of entries with lists of results; "
+            "correct it there"
+        )
     entries, new = [], list(ours) if isinstance(ours, list) else []
     for entry in there:
         results = entry.get("results")

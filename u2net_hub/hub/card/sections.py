@@ -62,7 +62,7 @@ _DATA = {
 }
 
 
-BEGIN = r"<!-- u2net-hub: begin {name}\b[^>]*-->"
+BEGIN = r"<!-- u2net-hub: begin {name}\b[^<>]*-->"
 _END = r"<!-- u2net-hub: end {name} -->"
 
 
@@ -103,8 +103,11 @@ def merge_sections(body: str, sections: Mapping[str, str]) -> str:
 
 def _span(body: str, name: str) -> tuple[int, int] | None:
     """The span of a section with its marks; None if a mark is missing or other marks lie between."""
-    pair = re.search(f"{BEGIN.format(name=name)}(.*?){_END.format(name=name)}", body, re.DOTALL)
-    return None if pair is None or "<!-- u2net-hub:" in pair[1] else pair.span()
+    begin = re.search(BEGIN.format(name=name), body)
+    end = begin and re.compile(_END.format(name=name)).search(body, begin.end())
+    if not begin or not end or "<!-- u2net-hub:" in body[begin.end() : end.start()]:
+        return None
+    return begin.start(), end.end()
 
 
 def card_sections(
