@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import subprocess
 import random
 import shlex
 import statistics
@@ -336,9 +337,9 @@ def main() -> None:
     always = SaliencyPipeline.from_pretrained(given.weights, device="cpu", minmax="always")
     names = ("numpy", "scipy", "pillow", "pymatting", "rembg", "pysodmetrics")
 
-    def record(part: str, values: dict[str, Any]) -> None:
+    def record(part: str, values: dict[str, Any], **others: str) -> None:
         """Keep one part of the figures, with what it was measured on, so that parts can be measured apart."""
-        versions = {name: installed(name) for name in names} | {"python": platform.python_version()}
+        versions = {name: installed(name) for name in names} | {"python": platform.python_version(), **others}
         about = {"versions": versions, "processor": processor(), "date": date.today().isoformat()}
         found[part] = {**about, "values": values}
         given.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -364,7 +365,10 @@ def main() -> None:
         listed = [(Path(image), Path(mask)) for image, mask in (line.split() for line in lines)]
         record("DUTS-TR held out", measure_masks(unseen, listed))
     if given.speed:
-        record("speed", measure_speed(given.weights, given.speed, given.peer_python, given.rounds))
+        ask = [str(given.peer_python), "-c", "import importlib.metadata as m; print(m.version('rembg'))"]
+        peer = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        speed = measure_speed(given.weights, given.speed, given.peer_python, given.rounds)
+        record("speed", speed, rembg=peer)
 
 
 if __name__ == "__main__":
