@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import random
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
