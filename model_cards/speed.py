@@ -28,7 +28,7 @@ from u2net_hub.tables import markdown_table
 
 FOLDER = Path("model_cards/speed")
 """A folder for each machine, with the folders of one or several runs of `u2net bench`."""
-MACHINES = {"amx": "a processor with AMX"}
+MACHINES = {"avx512": "a processor without AMX", "amx": "a processor with AMX"}
 BEGIN, END = "<!-- speed: begin (python model_cards/speed.py) -->", "<!-- speed: end -->"
 NETWORKS = {("u2netp", 320): "U²-Net†", ("u2netp", 168): "U²-Net†, 168 px", ("u2net", 320): "U²-Net"}
 ENGINES = {PLAIN: "official code, eager", REMBG: "**rembg's session**", "torch": "torch"}
@@ -61,12 +61,13 @@ def speeds(runs: Sequence[Benchmark]) -> list[str]:
             continue
         timings = max(of_runs, key=lambda each: each[:2])[2]
         shown.append(name)
-        (peer,) = [t.images_per_second or 1 for t in timings if t.setup.engine == REMBG]
+        peers = [t.images_per_second or 1 for t in timings if t.setup.engine == REMBG]
         for engine, precision in dict.fromkeys(map(kind, timings)):
             mine = [t for t in timings if kind(t) == (engine, precision)]
             best = max(mine, key=lambda t: t.images_per_second or 0)
             rate = best.images_per_second or 0
-            cell = f"{rate:.1f} (batch {best.setup.batch}), {rate / peer:.2f}×"
+            cell = f"{rate:.1f} (batch {best.setup.batch})"
+            cell += f", {rate / peers[0]:.2f}×" if peers else ""
             table.setdefault((engine, precision), {})[name] = cell
     rows = [
         [ENGINES[engine], precision, *(cells.get(name, "") for name in shown)]
@@ -138,7 +139,7 @@ def about(runs: Sequence[Benchmark]) -> str:
 
 def short() -> str:
     """The README's table: seconds for a folder, from start to end."""
-    runs = load("amx")
+    runs = load("avx512")
     photos = max(timing.photos for run in runs for timing in run.folders)
     machine = runs[0].machine
     return "\n".join(

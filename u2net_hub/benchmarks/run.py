@@ -291,4 +291,5 @@ def _commands(
 
 
 def _command(row: FolderTiming, words: tuple[str, ...], env: Mapping[str, str] | None = None) -> Command:
-    return Command(replace(row, command=shlex.join(words)), words, env or {})
+    told = shlex.join([Path(words[0]).name, *words[1:]])  # no folder of this machine in a record
+    return Command(replace(row, command=told), words, env or {})
