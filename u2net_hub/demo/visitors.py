@@ -186,7 +186,8 @@ def address_of(peer: str | None, headers: Mapping[str, str]) -> str:
         headers: The headers of the request.
     """
     if os.environ.get("SPACE_ID"):
-        for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+        lines = getattr(headers, "getlist", lambda name: [headers.get(name, "")])("x-forwarded-for")
+        for hop in reversed(",".join(lines).split(",")):
             try:
                 address = ipaddress.ip_address(hop.strip())
             except ValueError:
