@@ -126,7 +126,7 @@ def beside_a_graph(state: State, folder: Path) -> dict[str, bytes]:
     return {"openvino/net.xml": b"<net/>", "net.xml": b"<net/>", "net.bin": b"x", **bare_pth(state, folder)}
 
 
-def check_maps(loaded: U2Net, expected: U2Net, tolerance: float = 0.0) -> None:
+def assert_maps(loaded: U2Net, expected: U2Net, tolerance: float = 0.0) -> None:
     x = torch.rand(1, 3, 40, 33, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for got, wanted in zip(loaded(x), expected(x), strict=True):
@@ -156,7 +156,7 @@ def test_a_repo_of_others_loads(
     tmp_path: Path,
 ) -> None:
     hub.add("org/x", layout(state, tmp_path))
-    check_maps(U2Net.from_pretrained("org/x"), network)
+    assert_maps(U2Net.from_pretrained("org/x"), network)
 
 
 @pytest.mark.parametrize("layout", [bare_pth, two_pth, lightning, pickled_shards, beside_a_graph])
@@ -170,7 +170,7 @@ def test_a_repo_of_others_loads_by_the_command_in_the_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     hub.add("org/x", layout(state, tmp_path))
-    check_maps(load_as_told("org/x"), network)
+    assert_maps(load_as_told("org/x"), network)
 
 
 def test_weights_in_half_precision_load(hub: HubServer, state: State, tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_a_folder_of_graphs_loads_by_the_command_in_the_error(
         "onnx/model_q.onnx": b"another",
     }
     hub.add("org/x", files)
-    check_maps(load_as_told("org/x"), network, 1e-4)
-    check_maps(U2Net.from_pretrained("org/x", subfolder="onnx", filename="model.onnx"), network, 1e-4)
+    assert_maps(load_as_told("org/x"), network, 1e-4)
+    assert_maps(U2Net.from_pretrained("org/x", subfolder="onnx", filename="model.onnx"), network, 1e-4)
 
 
 def test_a_graph_with_external_data_loads(
@@ -208,7 +208,7 @@ def test_a_graph_with_external_data_loads(
     files = {name: (tmp_path / name).read_bytes() for name in ("u.onnx", "u.onnx_data")}
     assert len(files["u.onnx"]) < 300_000
     hub.add("org/x", files)
-    check_maps(U2Net.from_pretrained("org/x"), network, 1e-4)
+    assert_maps(U2Net.from_pretrained("org/x"), network, 1e-4)
     hub.add("org/y", {"u.onnx": files["u.onnx"]})
     with pytest.raises(UnusableRepoError, match=r"u\.onnx needs u\.onnx_data, which is not in the repo"):
         U2Net.from_pretrained("org/y")
