@@ -57,7 +57,7 @@ def test_the_address_that_a_page_shows_a_file_at_does_not_reach_gradio(client: T
         "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/gradio/a%20b.jpg",
     }
     answer = client.post(f"{API}/queue/join", json={"data": [sent]})
-    assert json.loads(answer.json()["body"])["data"] == [{**file("/tmp/gradio/a b.jpg"), "url": None}]
+    assert json.loads(answer.json()["body"])["data"] == [file("/tmp/gradio/a b.jpg")]
 
 
 def test_an_example_of_this_page_is_named_by_its_address_and_read_from_its_path(client: TestClient) -> None:
@@ -173,6 +173,28 @@ def test_an_upload_has_to_say_how_long_it_is(client: TestClient) -> None:
     pieces = (b"x" for _ in range(3))  # sent in chunks, without a length
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert client.post(f"{API}/upload", content=pieces, headers=headers).status_code == 413
+
+
+def test_an_upload_in_chunks_is_refused_although_it_says_how_long_it_is(client: TestClient) -> None:
+    headers = {
+        "Content-Type": "multipart/form-data; boundary=x",
+        "Content-Length": "3",
+        "Transfer-Encoding": "chunked",
+    }
+    assert client.post(f"{API}/upload", content=b"abc", headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["heartbeat/%0d%0aX", "call/mask/a%00b", "queue/%1b"])
+def test_control_characters_in_a_path_do_not_reach_gradio(client: TestClient, path: str) -> None:
+    assert client.get(f"{API}/{path}").status_code == 404
+    assert client.post(f"{API}/{path}", json={}).status_code == 404
+
+
+def test_of_a_file_only_what_the_page_reads_reaches_gradio(client: TestClient) -> None:
+    odd = {"size": "abc", "mime_type": 5, "is_stream": "x", "orig_name": "x" * 300 + "cat.jpg"}
+    answer = client.post(f"{API}/queue/join", json={"data": [{**file("/tmp/a.jpg"), **odd}]})
+    (sent,) = json.loads(answer.json()["body"])["data"]
+    assert sent == {**file("/tmp/a.jpg"), "orig_name": "x" * 193 + "cat.jpg"}
 
 
 def test_an_upload_is_multipart(client: TestClient) -> None:

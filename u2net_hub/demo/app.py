@@ -27,6 +27,7 @@ from . import theme
 from .contract import Contract
 from .middleware import Guard
 from .page import Page
+from .sweeping import ResultQueues, swept
 from .visitors import ALL_JOBS, Turns
 from .words import LIMITS
 
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 20_000_000
-KEPT_SECONDS = 3600
-"""Seconds after which the files of a visitor are deleted."""
 WAITING = 64
 """Largest number of requests that Gradio has not started yet. It refuses the next one."""
 SESSIONS = 16
 """Largest number of sessions whose components Gradio keeps, each .3 MiB. The page needs none of them."""
+UNREAD = WAITING + ALL_JOBS
+"""Largest number of sessions whose results wait to be read, each of a megabyte or more."""
 _CREDIT = (
     "Photos: NASA (Eileen Collins, public domain), Stéfan van der Walt (cat, CC0), Rachel Michetti (coffee, "
     "CC0), SpaceX (rocket, public domain), linolafett (grass, CC0); by way of scikit-image."
@@ -81,9 +82,10 @@ def build(
         turns: The turns of the visitors.
         online: Whether models can be loaded from the Hub.
     """
+    turns = turns or Turns()
     page = Page(models, Path(folder), turns)
     blocks: gr.Blocks
-    with gr.Blocks(title="U²-Net", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
+    with gr.Blocks(title="U²-Net", analytics_enabled=False) as blocks:
         device = models.get(models.names[0]).engine.device
         gr.HTML(theme.masthead([*models.names, f"on {device}"]))
         page.lay_out(online=online)
@@ -95,6 +97,7 @@ def build(
         gr.HTML(f'<p class="credit">{LIMITS}</p><p class="credit">{_CREDIT}</p>')
     # every event starts at once and waits for its turn in `Tabs`
     blocks.queue(max_size=WAITING, default_concurrency_limit=None, api_open=False)
+    blocks._queue.pending_messages_per_session = ResultQueues(turns.presence, UNREAD)
     return blocks, page
 
 
@@ -156,7 +159,8 @@ def serve(
                 footer_links=["api"],
             )
             page.runs_at(str(blocks.local_url))
-            yield blocks
+            with swept(Path(folder)):
+                yield blocks
         finally:
             blocks.close(verbose=False)
             if before is None:

@@ -30,6 +30,8 @@ class Contract:
         self._inputs: dict[int, list[tuple[str, str, Check]]] = {}
         self._ids: dict[str, int] = {}
         for number, function in blocks.fns.items():
+            if function.fn is None:  # it runs in the browser
+                continue
             self._inputs[number] = [self._input(block) for block in function.inputs]
             if function.api_visibility == "public" and isinstance(function.api_name, str):
                 self._ids[function.api_name] = number

@@ -237,10 +237,11 @@ class Tabs:
         kind = one_of(kind, KINDS, "kind")
         self.models.get(model)
         sent = [self._sent(file) for file in files]
-        archive = self._new_file(f"{kind}s.zip")
         outcomes = []
         progress((0, len(sent)), unit="photos")
-        with self._job([path for path, _ in sent]) as job:
+        behind = [picture] if background == "picture" and picture is not None else []
+        with self._job([path for path, _ in (*sent, *map(self._sent, behind))]) as job:
+            archive = self._new_file(f"{kind}s.zip")
             with job.turn():
                 look = self._look(background, colour, picture, crop, edges)
             finish = look.finish if kind == "cutout" else _soft_mask

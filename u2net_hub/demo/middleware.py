@@ -63,6 +63,9 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"].rstrip("/") or "/"
+        if not path.isprintable():  # Gradio builds addresses from it
+            await _refuse(404, "not found")(scope, receive, send)
+            return
         known = _READ.fullmatch(path) or _CALL.fullmatch(path) or path == _UPLOAD
         if scope["method"] == "OPTIONS" and known:  # how a browser asks whether another site's page may call
             await self._app(scope, receive, send)
@@ -82,7 +85,8 @@ class Guard:
         length = headers.get(b"content-length", b"")
         if not headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
             await _refuse(415, "an upload is multipart/form-data")(scope, receive, send)
-        elif not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:  # uvicorn enforces the declared length
+        elif b"transfer-encoding" in headers or not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:
+            # uvicorn enforces the declared length, unless the upload comes in chunks as well
             limit = MAX_UPLOAD_BYTES // 1_000_000
             await _refuse(413, f"too much at once, send at most {limit} MB")(scope, receive, send)
         else:
@@ -140,6 +144,7 @@ _FIELDS = {
     "reset": ("event_id",),
     "call": ("data",),  # without fn_index, which would name any function of the page
 }
+_FILE = {"_type": "gradio.FileData"}
 _INTEGERS, _TEXTS = ("fn_index", "trigger_id"), ("session_hash", "event_id")
 
 
@@ -207,9 +212,20 @@ def _without_addresses(value: dict[str, object]) -> dict[str, object]:
             value = {**value, "path": _own_path(value["path"])}
             if value.get("url") and _own_path(value["url"]) == value["path"]:
                 value["url"] = None
-        return {name: copied(each) for name, each in value.items() if not _is_address(name)}
+        kept = {name: copied(each) for name, each in value.items() if not _is_address(name)}
+        return _as_file(kept) if kept.get("meta") == _FILE else kept
 
     return copied_dict(value)
+
+
+def _as_file(value: dict[str, object]) -> dict[str, object]:
+    """A file with what this page reads of it; of other fields, Gradio prints a traceback if one is odd."""
+    name = value.get("orig_name")
+    return {
+        "path": value.get("path"),
+        "meta": _FILE,
+        **({"orig_name": name[-200:]} if isinstance(name, str) else {}),
+    }
 
 
 def _own_path(address: object) -> object:

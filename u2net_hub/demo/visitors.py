@@ -59,6 +59,11 @@ class Presence:
                 for old in [each for each, then in self._left.items() if now - then > GRACE_SECONDS]:
                     del self._left[old]
 
+    def listens(self, session: str) -> bool:
+        """Whether somebody listens for the results of a session now."""
+        with self._lock:
+            return session in self._listening
+
     def away(self, session: str, since: float) -> bool:
         """Whether nobody has listened for a session for longer than `GRACE_SECONDS`.
 
