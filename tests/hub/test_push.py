@@ -412,6 +412,20 @@ def test_a_score_that_nobody_knows_is_refused(tiny: Tiny, tmp_path: Path) -> Non
         tiny(0).fill_repo(tmp_path, metrics={"ECSSD": {"accuracy": 0.9}})
 
 
+@pytest.mark.parametrize("metrics", [[1], 5])
+def test_metrics_of_another_type_are_refused_with_the_types_to_give(
+    tiny: Tiny, tmp_path: Path, metrics: object
+) -> None:
+    with pytest.raises(TypeError, match=r"metrics is .*, expected Results, the path of a results\.json"):
+        tiny(0).fill_repo(tmp_path, metrics=metrics)
+
+
+def test_a_message_that_is_not_text_is_refused_before_anything_is_sent(hub: HubServer, tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match="commit_message is 5, expected text"):
+        tiny(0).push_to_hub("org/a", token=WRITER, commit_message=5)  # type: ignore[arg-type]
+    assert ("models", "org/a") not in hub.repos
+
+
 def test_a_bare_name_is_a_repo_of_ones_own(hub: HubServer, tiny: Tiny) -> None:
     pushed = tiny(0).push_to_hub("a", token=WRITER)
     assert pushed.repo_id == "writer/a"

@@ -21,8 +21,14 @@ def read_metrics(metrics: Results | Mapping[str, object] | str | Path) -> Result
 
     Raises:
         FileNotFoundError: There is no such file.
+        TypeError: It is none of these.
         ValueError: A score is unknown or out of range.
     """
+    if not isinstance(metrics, Results | Mapping | str | Path):
+        raise TypeError(
+            f"metrics is {metrics!r}, expected Results, the path of a results.json or its folder, or a "
+            'mapping such as {"ECSSD": {"mae": 0.04}}'
+        )
     if isinstance(metrics, Results):
         return metrics
     if isinstance(metrics, str | Path):

@@ -136,9 +136,13 @@ def push_files(
 
     Raises:
         HubError: The Hub refuses or cannot be reached.
+        TypeError: A message is not text.
         ValueError: The arguments contradict each other, the repo is public and `private=True`, or a text
             holds a token of the Hub.
     """
+    for name, text in (("commit_message", commit_message), ("commit_description", commit_description)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r}, expected text")
     _check_arguments(repo_id, branch, tag, create_pr, token)
     refuse_tokens(f"{commit_message}\n{commit_description or ''}", "the commit message")
     api = make_client(token)
