@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 from collections import Counter
 from contextlib import nullcontext
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from .results import Results
     from .storage import Storage
     from .visitors import Presence
-
-
-logger = logging.getLogger(__name__)
 
 MAX_UPLOAD_BYTES = 200_000_000
 """Largest size of one upload, over all its files."""
@@ -175,10 +171,9 @@ class Guard:
 
         try:
             await self._app(scope, counted, noted)
-        except (TypeError, AttributeError) as e:  # Gradio's answer to a form without files
+        except (TypeError, AttributeError):  # Gradio's answer to a form without files
             if answered:
                 raise
-            logger.warning("An upload was refused: %s.", e)
             await _refuse_upload(400, "the upload holds something that is not a file")(scope, receive, send)
         finally:
             if self._storage is not None and files * FILE_BYTES > length:
