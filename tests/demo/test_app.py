@@ -347,6 +347,12 @@ def test_nonsense_is_answered_in_a_line_and_prints_no_traceback(demo: Demo) -> N
     with httpx.Client(base_url=demo.address) as own:
         for call in ({"data": [], "fn_index": 10_000}, {"data": []}, {"data": [], "fn_index": 0}):
             assert own.post("/gradio_api/queue/join", json={**call, "session_hash": "s"}).status_code == 400
+        unknown = ("queue/data?session_hash=unknown", "call/mask/nonsense", "call/v2/mask/nonsense")
+        for path in (*(f"/gradio_api/{each}" for each in unknown), f"/assets/{'a' * 3000}"):
+            assert own.get(path).status_code == 404
+        text = {"files": (None, b"a text, not a file")}
+        for path in ("upload", "upload?upload_id=a", f"upload?upload_id={'a' * 5000}"):
+            assert own.post(f"/gradio_api/{path}", files=text).status_code == 400
     assert demo.log.read_text()[before:] == ""
 
 

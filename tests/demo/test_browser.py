@@ -541,6 +541,10 @@ def test_on_a_phone_the_result_comes_right_after_the_photo_and_the_page_goes_the
     def check() -> None:
         page.wait_for_function("document.scrollingElement.scrollWidth <= 390")
 
+    empty, tabs = (page.locator(f"#{name}").bounding_box() for name in ("photo", "tabs-column"))
+    assert empty is not None
+    assert tabs is not None
+    assert empty["width"] == tabs["width"]
     choose(page, "photo", CAT)
     expect(page.locator("#cutout-stage .stage")).to_be_visible()
     page.wait_for_function(

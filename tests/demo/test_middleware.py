@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("starlette")
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from u2net_hub.demo import middleware
 from u2net_hub.demo.middleware import Guard
+from u2net_hub.demo.storage import FILE_BYTES, SHARE, Storage
 from u2net_hub.demo.visitors import Presence
 
 API = "/gradio_api"
@@ -214,3 +218,74 @@ def test_who_reads_results_is_present_while_they_are_read(path: str) -> None:
     )
     assert seen == [{"abc"}]
     assert not presence._listening
+
+
+def test_results_that_there_are_not_are_not_found() -> None:
+    class Results:
+        session_of = staticmethod({"event": "mine"}.get)
+
+        def __contains__(self, session: object) -> bool:
+            return session == "mine"
+
+    client = TestClient(Guard(Starlette(routes=[Route("/{path:path}", echo)]), results=Results()))  # type: ignore[arg-type]
+    for known in ("queue/data?session_hash=mine", "call/mask/event", "call/v2/mask/event", "info"):
+        assert client.get(f"{API}/{known}").status_code == 200
+    for unknown in ("queue/data?session_hash=x", "call/mask/x", "call/v2/mask/x"):
+        assert client.get(f"{API}/{unknown}").status_code == 404
+
+
+def test_results_that_are_dropped_while_they_are_read_end_the_answer_quietly() -> None:
+    async def app(request: Request) -> StreamingResponse:
+        async def stream() -> AsyncIterator[str]:
+            yield "data: first"
+            raise HTTPException(404)
+
+        return StreamingResponse(stream())
+
+    client = TestClient(Guard(Starlette(routes=[Route("/{path:path}", app)])))
+    assert client.get(f"{API}/queue/data?session_hash=x").text == "data: first"
+
+
+def storing(tmp_path: Path, most: int) -> TestClient:
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
+    return TestClient(Guard(app, storage=Storage(tmp_path, most * SHARE)))
+
+
+def test_an_address_that_has_stored_too_much_uploads_no_more(tmp_path: Path) -> None:
+    client = storing(tmp_path, 300_000)
+    assert client.post(f"{API}/upload", files={"files": b"x" * 200_000}).status_code == 200
+    refused = client.post(f"{API}/upload", files={"files": b"x" * 200_000})
+    assert refused.status_code == 429
+    assert refused.text.startswith("your uploads and results of the last hour have 0.2 MB")
+
+
+def test_many_small_files_count_by_their_number(tmp_path: Path) -> None:
+    client = storing(tmp_path, 5 * FILE_BYTES)
+    many = [("files", (f"{number}.jpg", b"x")) for number in range(5)]
+    assert client.post(f"{API}/upload", files=many).status_code == 200
+    assert client.post(f"{API}/upload", files=many[:1]).status_code == 429
+
+
+def test_a_form_that_gradio_cannot_read_is_refused() -> None:
+    async def app(*_: object) -> None:
+        raise TypeError("File is not an instance of GradioUploadFile")
+
+    answer = TestClient(Guard(app)).post(f"{API}/upload", files={"files": b"x"})
+    assert answer.status_code == 400
+    assert "not a file" in answer.text
+
+
+def test_one_address_has_a_limited_number_of_open_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner: list[int] = []
+
+    async def app(request: Request) -> JSONResponse:
+        if not inner:  # ask again while this request is open
+            inner.append(0)
+            inner[0] = client.get(f"{API}/info").status_code
+        return JSONResponse({})
+
+    client = TestClient(Guard(Starlette(routes=[Route("/{path:path}", app)])))
+    monkeypatch.setattr(middleware, "OPEN_REQUESTS", 1)
+    assert client.get(f"{API}/info").status_code == 200
+    assert inner == [429]
+    assert client.get(f"{API}/info").status_code == 200

@@ -9,8 +9,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the extra 'space' is not installed")
 
-from u2net_hub.demo.sweeping import KEPT_SECONDS, ResultQueues, sweep, swept
-from u2net_hub.demo.visitors import Presence
+from u2net_hub.demo.sweeping import KEPT_SECONDS, SWEEP_SECONDS, shed, sweep, swept
 
 
 def aged(path: Path) -> Path:
@@ -60,13 +59,20 @@ def test_what_was_there_at_the_start_stays(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "example.jpg").is_file()
 
 
-def test_results_that_nobody_reads_make_room_for_those_of_others() -> None:
-    presence = Presence()
-    queues = ResultQueues(presence, 2)
-    with presence.listening("first"):
-        for session in ("first", "second", "third"):
-            queues[session] = session
-        assert list(queues) == ["first", "third"]
-        queues["second"].put_nowait("a result that comes too late")
-    queues["fourth"] = "fourth"
-    assert list(queues) == ["third", "fourth"]
+def test_no_file_stays_longer_than_the_hour_that_the_page_promises() -> None:
+    assert KEPT_SECONDS + SWEEP_SECONDS == 3600
+
+
+def test_the_oldest_files_go_until_the_others_have_room(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old", "oldest")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"12345")
+        os.utime(tmp_path / name / "a.png", (1000 - age, 1000 - age))
+    (tmp_path / "example.jpg").write_bytes(b"x" * 100)
+    os.utime(tmp_path / "example.jpg", (0, 0))
+    kept = {tmp_path / "example.jpg"}
+    assert shed(tmp_path, 12, 1, kept) == 10
+    assert not (tmp_path / "oldest" / "a.png").exists()
+    assert shed(tmp_path, 12, 7, kept) == 7  # now each file counts 7 bytes
+    assert [path.parent.name for path in tmp_path.rglob("a.png")] == ["new"]
+    assert (tmp_path / "example.jpg").exists()

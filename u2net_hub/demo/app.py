@@ -27,7 +27,9 @@ from . import theme
 from .contract import Contract
 from .middleware import Guard
 from .page import Page
-from .sweeping import ResultQueues, swept
+from .results import Results
+from .storage import Storage
+from .sweeping import swept
 from .visitors import ALL_JOBS, Turns
 from .words import LIMITS
 
@@ -72,7 +74,12 @@ print(png, facts["confidence"], facts["milliseconds"])
 
 
 def build(
-    models: Models, folder: str | Path, turns: Turns | None = None, *, online: bool = True
+    models: Models,
+    folder: str | Path,
+    turns: Turns | None = None,
+    storage: Storage | None = None,
+    *,
+    online: bool = True,
 ) -> tuple[gr.Blocks, Page]:
     """Build the page, with its events and its API.
 
@@ -80,10 +87,11 @@ def build(
         models: The models that visitors can choose from.
         folder: The folder in which Gradio keeps its files, GRADIO_TEMP_DIR.
         turns: The turns of the visitors.
+        storage: It bounds what visitors store.
         online: Whether models can be loaded from the Hub.
     """
     turns = turns or Turns()
-    page = Page(models, Path(folder), turns)
+    page = Page(models, Path(folder), turns, storage)
     blocks: gr.Blocks
     with gr.Blocks(title="U²-Net", analytics_enabled=False) as blocks:
         device = models.get(models.names[0]).engine.device
@@ -97,7 +105,6 @@ def build(
         gr.HTML(f'<p class="credit">{LIMITS}</p><p class="credit">{_CREDIT}</p>')
     # every event starts at once and waits for its turn in `Tabs`
     blocks.queue(max_size=WAITING, default_concurrency_limit=None, api_open=False)
-    blocks._queue.pending_messages_per_session = ResultQueues(turns.presence, UNREAD)
     return blocks, page
 
 
@@ -133,9 +140,15 @@ def serve(
         models = Models(
             sources or sources_from_environment(), device=device, engine=engine, precision=precision
         )
-        turns = Turns()
-        blocks, page = build(models, folder, turns, online=not constants.HF_HUB_OFFLINE)
-        guard = Middleware(Guard, contract=Contract(blocks, Path(folder)), presence=turns.presence)
+        turns, storage = Turns(), Storage(Path(folder))
+        blocks, page = build(models, folder, turns, storage, online=not constants.HF_HUB_OFFLINE)
+        guard = Middleware(
+            Guard,
+            contract=Contract(blocks, Path(folder)),
+            presence=turns.presence,
+            results=Results(blocks, turns.presence, UNREAD),
+            storage=storage,
+        )
         try:
             blocks.launch(
                 server_name=host,
@@ -159,7 +172,7 @@ def serve(
                 footer_links=["api"],
             )
             page.runs_at(str(blocks.local_url))
-            with swept(Path(folder)):
+            with swept(Path(folder)) as storage.kept:
                 yield blocks
         finally:
             blocks.close(verbose=False)

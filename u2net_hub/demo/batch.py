@@ -44,6 +44,7 @@ def cut_all(
     finish: Callable[[SaliencyResult], Image.Image],
     *,
     turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    store: Callable[[int], object] = lambda size: None,
 ) -> Iterator[FileOutcome]:
     """Write a picture for each of many files into a zip archive, and yield the outcome of each file.
 
@@ -56,6 +57,8 @@ def cut_all(
         archive: The zip archive to write. It is complete when the iterator ends.
         finish: It makes the picture from the result.
         turn: It is entered for each file, and waits until other visitors have had their turn.
+        store: It is told the bytes of each picture before it is written, and raises ValueError if there is no
+            room for it.
     """
     if models.get(name).engine.zero_gpu and len(files) > 1:
         with turn():
@@ -74,8 +77,10 @@ def cut_all(
                 with turn():
                     result = models.run(name, read_photo(path, called)).result()
                     picture = finish(result)
+                    png = encode(picture, "png")
+                    store(len(png))
                     written = _free_name(safe_stem(called), taken)
-                    bundle.writestr(written, encode(picture, "png"))
+                    bundle.writestr(written, png)
             except (ValueError, OSError, ImportError) as e:
                 outcome = FileOutcome(called, error=str(e))
             else:

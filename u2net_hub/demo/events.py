@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from .look import BACKGROUNDS, EDGES, Look, hex_colour, level, one_of
 from .manners import polite
 from .pictures import difference, grey, heat
 from .preview import Previews, draw
+from .storage import Storage
 from .visitors import Job, Turns, current_visitor
 
 if TYPE_CHECKING:
@@ -50,11 +52,15 @@ class Tabs:
         models: The models of the demo.
         folder: The folder in which Gradio keeps uploads, and in which results are written.
         turns: The turns of the visitors.
+        storage: It bounds what visitors store.
     """
 
-    def __init__(self, models: Models, folder: Path, turns: Turns | None = None) -> None:
+    def __init__(
+        self, models: Models, folder: Path, turns: Turns | None = None, storage: Storage | None = None
+    ) -> None:
         self.models = models
         self.turns = turns or Turns()
+        self._storage = storage or Storage(folder)
         self._folder = folder.resolve()
         self.previews = Previews()
 
@@ -245,7 +251,8 @@ class Tabs:
             with job.turn():
                 look = self._look(background, colour, picture, crop, edges)
             finish = look.finish if kind == "cutout" else _soft_mask
-            for outcome in cut_all(self.models, model, sent, archive, finish, turn=job.turn):
+            store = functools.partial(self._storage.charge, job.visitor.address)
+            for outcome in cut_all(self.models, model, sent, archive, finish, turn=job.turn, store=store):
                 outcomes.append(outcome)
                 progress((len(outcomes), len(sent)), unit="photos")
         report: list[Facts] = [
@@ -314,8 +321,10 @@ class Tabs:
         """Write the picture for a photo at full size."""
         answer = self.models.run(model, read_photo(path, name))
         picture = finish(answer.result())
+        png = encode(picture, "png")
+        self._storage.charge(current_visitor().address, len(png))
         file = self._new_file(f"{safe_stem(name)}_{kind}.png")
-        file.write_bytes(encode(picture, "png"))
+        file.write_bytes(png)
         return str(file), answer.facts()
 
     def _look(

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from .storage import FILE_BYTES
+from .visitors import address_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .contract import Contract
+    from .results import Results
+    from .storage import Storage
     from .visitors import Presence
-
 
 MAX_UPLOAD_BYTES = 200_000_000
 """Largest size of one upload, over all its files."""
+OPEN_REQUESTS = 200
+"""Most requests of one address at the same time. An open page has two."""
 MAX_CALL_BYTES = 1_000_000
 """Largest size of one call. Its files are uploaded before it."""
 
@@ -26,12 +36,14 @@ _ADDRESS = re.compile(r"[\s\0]*[a-z][a-z0-9+.-]+:[/\\]{2}", re.I)
 _OWN_FILE = re.compile(r"https?://[^/]+/(?:.*/)?gradio_api/file=(?P<path>[^:]+)", re.I)
 # what is read: the page, its parts, a file of a visitor, and the streams in which results come
 _READ = re.compile(
-    r"/|/config|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/.+"
+    r"/|/config|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(assets|static|svelte)/.{1,200}"
     r"|/gradio_api/(info|openapi\.json|theme\.css|startup-events|app_id|queue/status|queue/data|upload_progress"
     r"|heartbeat/[^/]+|call/(?:v2/)?[^/]+/(?P<event>[^/]+)|file=(?!\s*[a-z][a-z0-9+.-]+:).*)",
     re.I | re.S,
 )
 _UPLOAD = "/gradio_api/upload"
+_FILE_NAME = b"filename"
+"""Each file of an upload has this word in its head."""
 _CALL = re.compile(r"/gradio_api/(queue/join|cancel|reset|call/(v2/)?[^/]+)")
 
 
@@ -45,14 +57,24 @@ class Guard:
         app: The ASGI app that gets the accepted requests.
         contract: It knows the inputs of each function. Without it, only the form of a call is checked.
         presence: It is told which sessions listen for their results.
+        results: It knows which results there are. Without it, any can be asked for.
+        storage: It bounds what visitors store.
     """
 
     def __init__(
-        self, app: ASGIApp, contract: Contract | None = None, presence: Presence | None = None
+        self,
+        app: ASGIApp,
+        contract: Contract | None = None,
+        presence: Presence | None = None,
+        results: Results | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._app = app
         self._contract = contract
         self._presence = presence
+        self._results = results
+        self._storage = storage
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -62,6 +84,20 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
+        client = scope.get("client")
+        address = address_of(client and client[0], Headers(scope=scope))
+        if self._open[address] >= OPEN_REQUESTS:
+            await _refuse(429, "too many requests at the same time")(scope, receive, send)
+            return
+        self._open[address] += 1
+        try:
+            await self._answer(address, scope, receive, send)
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+    async def _answer(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].rstrip("/") or "/"
         if not path.isprintable():  # Gradio builds addresses from it
             await _refuse(404, "not found")(scope, receive, send)
@@ -70,27 +106,79 @@ class Guard:
         if scope["method"] == "OPTIONS" and known:  # how a browser asks whether another site's page may call
             await self._app(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD") and (read := _READ.fullmatch(path)):
-            session = read["event"] or _session_of(scope)
-            with self._presence.listening(session) if self._presence and session else nullcontext():
-                await self._app(scope, receive, send)
+            await self._read(_session_of(scope), read["event"] or "", scope, receive, send)
         elif scope["method"] == "POST" and path == _UPLOAD:
-            await self._upload(scope, receive, send)
+            await self._upload(address, scope, receive, send)
         elif scope["method"] == "POST" and _CALL.fullmatch(path):
             await self._call(path, scope, receive, send)
         else:
             await _refuse(404, "not found")(scope, receive, send)
 
-    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _read(self, session: str, event: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that reads, and that may wait for the results of a session or an event."""
+        if self._results is not None and (session or event):
+            session = session or self._results.session_of(event)
+            if session not in self._results:
+                await _refuse(404, "there are no such results, or no longer")(scope, receive, send)
+                return
+        listener = session or event
+        with self._presence.listening(listener) if self._presence and listener else nullcontext():
+            try:
+                await self._app(scope, receive, send)
+            except RuntimeError as e:
+                # the results were dropped while they were read, and Gradio has told the reader
+                if not listener or not isinstance(e.__cause__, HTTPException):
+                    raise
+                await send({"type": "http.response.body", "body": b""})
+
+    async def _upload(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
+        query = parse_qs(bytes(scope.get("query_string", b"")).decode("latin-1"))
         if not headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data"):
-            await _refuse(415, "an upload is multipart/form-data")(scope, receive, send)
+            await _refuse_upload(415, "an upload is multipart/form-data")(scope, receive, send)
+        elif any(len(name) > 100 for name in query.get("upload_id", [])):
+            await _refuse_upload(400, "upload_id is not a short text")(scope, receive, send)
         elif b"transfer-encoding" in headers or not length.isdigit() or int(length) > MAX_UPLOAD_BYTES:
             # uvicorn enforces the declared length, unless the upload comes in chunks as well
             limit = MAX_UPLOAD_BYTES // 1_000_000
-            await _refuse(413, f"too much at once, send at most {limit} MB")(scope, receive, send)
+            await _refuse_upload(413, f"too much at once, send at most {limit} MB")(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            try:
+                if self._storage is not None:  # in a thread, because it may have to look through the folder
+                    await asyncio.to_thread(self._storage.charge, address, int(length))
+            except ValueError as e:
+                await _refuse_upload(429, str(e))(scope, receive, send)
+            else:
+                await self._store(address, int(length), scope, receive, send)
+
+    async def _store(self, address: str, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let Gradio store an upload, and charge its files if they are small but many."""
+        files, end, answered = 0, b"", False
+
+        async def counted() -> Message:
+            nonlocal files, end
+            message = await receive()
+            body = end + message.get("body", b"").lower()
+            files += body.count(_FILE_NAME)
+            end = body[-len(_FILE_NAME) + 1 :]
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, noted)
+        except (TypeError, AttributeError):  # Gradio's answer to a form without files
+            if answered:
+                raise
+            await _refuse_upload(400, "the upload holds something that is not a file")(scope, receive, send)
+        finally:
+            if self._storage is not None and files * FILE_BYTES > length:
+                rest = files * FILE_BYTES - length
+                await asyncio.to_thread(self._storage.charge, address, rest, stored=True)
 
     async def _call(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -154,6 +242,11 @@ def _no_constant(name: str) -> object:
 
 def _refuse(status: int, why: str) -> JSONResponse:
     return JSONResponse({"detail": why, "error": why}, status)
+
+
+def _refuse_upload(status: int, why: str) -> PlainTextResponse:
+    """The page shows the answer to a refused upload as it is."""
+    return PlainTextResponse(why, status)
 
 
 def _session_of(scope: Scope) -> str:

@@ -20,6 +20,7 @@ from .controls import LookControls, look_controls, own_example, picture_input
 from .events import MAX_FILES, VIEWS, Tabs
 from .look import EDGES
 from .space import shipped
+from .storage import Storage
 from .visitors import Turns
 
 _EXAMPLES = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg", "grass.jpg")
@@ -37,10 +38,13 @@ class Page:
         models: The models that visitors can choose from.
         folder: The folder in which Gradio keeps its files.
         turns: The turns of the visitors.
+        storage: It bounds what visitors store.
     """
 
-    def __init__(self, models: Models, folder: Path, turns: Turns | None = None) -> None:
-        self._tabs = Tabs(models, folder, turns)
+    def __init__(
+        self, models: Models, folder: Path, turns: Turns | None = None, storage: Storage | None = None
+    ) -> None:
+        self._tabs = Tabs(models, folder, turns, storage)
         self._names = models.names
         self._dropdowns: list[gr.Dropdown] = []
         self._wanted: dict[str, gr.Textbox] = {}

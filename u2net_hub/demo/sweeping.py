@@ -1,29 +1,25 @@
-"""Delete what visitors leave behind: old files, and results that nobody collects."""
+"""Delete the files that visitors leave behind."""
 
 from __future__ import annotations
 
+import stat
 import time
-from asyncio import Queue as AsyncQueue
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
 
-from gradio.utils import LRUCache
-
-if TYPE_CHECKING:
-    from .visitors import Presence
-
-KEPT_SECONDS = 3600
-"""How long a visitor's files stay."""
-SWEEP_SECONDS = 600
+SWEEP_SECONDS = 300
 """The time between two sweeps."""
+KEPT_SECONDS = 3600 - SWEEP_SECONDS
+"""How long a visitor's files stay. The next sweep deletes them, so no file stays for longer than an hour."""
 
 
 @contextmanager
-def swept(folder: Path) -> Iterator[None]:
+def swept(folder: Path) -> Iterator[Collection[Path]]:
     """Sweep a folder from time to time while the context lasts. What is in it at the start stays.
+
+    The context's value are the paths that stay.
 
     Gradio's own deletion knows only the files of calls that ended well, and ends for good at the first path
     that it cannot delete.
@@ -38,14 +34,14 @@ def swept(folder: Path) -> Iterator[None]:
     thread = Thread(target=run, name="sweep", daemon=True)
     thread.start()
     try:
-        yield
+        yield kept
     finally:
         ended.set()
         thread.join()
 
 
 def sweep(folder: Path, kept: Collection[Path] = ()) -> None:
-    """Delete the files and empty folders that have not changed for an hour.
+    """Delete the files and empty folders that have not changed for `KEPT_SECONDS`.
 
     Args:
         folder: The folder to look through, with its subfolders.
@@ -64,27 +60,33 @@ def sweep(folder: Path, kept: Collection[Path] = ()) -> None:
             continue
 
 
-class ResultQueues(LRUCache):  # type: ignore[type-arg]
-    """The results of each session that wait to be read, in place of Gradio's, which keeps those of 2,000.
-
-    If there are too many, those of the oldest session that nobody listens for are dropped.
+def shed(folder: Path, most: int, least: int, kept: Collection[Path] = ()) -> int:
+    """Delete the oldest files until the others have few enough bytes.
 
     Args:
-        presence: Knows which sessions listen.
-        most: Number of sessions to keep.
+        folder: The folder to look through, with its subfolders.
+        most: Most bytes that may stay.
+        least: What a file counts at least, in bytes.
+        kept: Paths that stay and do not count.
+
+    Returns:
+        The bytes of the files that stayed.
     """
-
-    def __init__(self, presence: Presence, most: int) -> None:
-        super().__init__(most)
-        self._presence = presence
-
-    def __setitem__(self, session: str, queue: Any) -> None:
-        if session not in self and len(self) >= self.max_size:
-            left = next((each for each in self if not self._presence.listens(each)), None)
-            if left is not None:
-                del self[left]
-        super().__setitem__(session, queue)
-
-    def __missing__(self, session: str) -> AsyncQueue[Any]:
-        """What is still sent to a session whose results were dropped goes nowhere."""
-        return AsyncQueue()
+    files = []
+    for path in folder.rglob("*"):
+        try:
+            found = path.lstat()
+        except OSError:  # deleted by another
+            continue
+        if path not in kept and not stat.S_ISDIR(found.st_mode):
+            files.append((found.st_mtime, max(found.st_size, least), path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= most:
+            break
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:  # in use, on Windows
+            continue
+        total -= size
+    return total
