@@ -29,7 +29,7 @@ hub
 model
 timm engines
 inference
-training benchmarks
+training server benchmarks
 demo
 cli
 __main__ remote
