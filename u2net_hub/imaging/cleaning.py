@@ -97,10 +97,10 @@ def _fill_holes(matte: NDArray[np.uint8]) -> NDArray[np.uint8]:
     top = int(matte.max())
     if not _enclosed(matte < top * _RIMS[0]).any():
         return matte
-    filled = matte.copy()
+    filled: NDArray[np.uint8] = matte
     for rim in _RIMS:
         level = int(np.ceil(top * rim))
-        np.maximum(filled, np.uint8(level), out=filled, where=_enclosed(matte < level))
+        filled = np.where(_enclosed(matte < level), np.maximum(filled, np.uint8(level)), filled)
     return filled
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ class FileReport:
     """The path of the output, or "-" for standard output."""
     status: Status
     error: str | None = None
-    """The reason for a failure."""
+    """The reason for a failure, or why a watched photo was skipped."""
     size: tuple[int, int] | None = None
     """The photo's (height, width) in pixels."""
     confidence: float | None = None
@@ -167,7 +167,7 @@ def run_jobs(
     options: Options,
     *,
     is_whole: Callable[[Job], bool] | None = None,
-) -> Iterator[FileReport]:
+) -> Generator[FileReport]:
     """Read, infer and write at the same time, and yield the reports in the order of the jobs.
 
     One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps

@@ -236,7 +236,7 @@ def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing)
         if target is None:
             continue
         if target.parent not in folders:
-            _check_folder(target.parent)
+            check_out_folder(target.parent)
             folders[target.parent] = os.path.realpath(target.parent)
         key = os.path.normcase(os.path.join(folders[target.parent], target.name))
         if key in takers:
@@ -263,7 +263,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check_folder(folder: Path) -> None:
+def check_out_folder(folder: Path) -> None:
     """Raise if an output folder cannot be made or written to. Only the first output really makes it."""
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():
