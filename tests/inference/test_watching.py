@@ -378,7 +378,20 @@ def test_a_journal_that_ends_in_half_a_line_is_read_and_continued(
     assert watch() == []
 
 
-@pytest.mark.parametrize("line", ["[]", "null", '{"a": 1}', "[1, 2, 3]", '["a", [1], "written", "b", null]'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "null",
+        '{"a": 1}',
+        "[1, 2, 3]",
+        '["a", [1], "written", "b", null]',
+        '["a", [1, Infinity], "written", "b", null]',
+        '["a", [1, 2], "lost", "b", null]',
+        "[" * 100_000,
+    ],
+    ids=range(8),
+)
 def test_lines_that_are_no_entries_are_ignored(
     watch: Callable[..., list[FileReport]], tmp_path: Path, line: str
 ) -> None:

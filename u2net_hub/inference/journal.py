@@ -84,5 +84,5 @@ def _parse(line: str) -> Entry | None:
             return None
         replaced = None if before is None else (int(before[0]), int(before[1]))
         return Entry(str(source), (int(size), int(changed)), status, str(target), replaced)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError, RecursionError):
         return None
