@@ -4,4 +4,10 @@ from .folders import (
     run_files as run_files,
 )
 from .pipeline import SaliencyPipeline as SaliencyPipeline
+from .removal import (
+    Session as Session,
+    new_session as new_session,
+    remove as remove,
+)
 from .result import SaliencyResult as SaliencyResult
+from .watching import watch_files as watch_files
