@@ -99,6 +99,8 @@ class Fetcher:
             connection = _Connection(host, port, parts.scheme == "https", deadline)
             try:
                 found = self._get(connection, parts, url)
+                if time.monotonic() >= deadline:  # the end of a connection that was cut looks like the end
+                    raise TimeoutError
             except (OSError, HTTPException) as e:
                 reason = "it took too long" if time.monotonic() >= deadline else str(e) or type(e).__name__
                 raise _failed(url, reason) from e
@@ -112,17 +114,16 @@ class Fetcher:
     def _get(self, connection: _Connection, parts: SplitResult, url: str) -> bytes | str:
         """Return the photo, or the address to which the host redirects."""
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target = target.encode("ascii", "strict").decode("ascii") if target.isascii() else ""
-        if not target:
+        if not target.isascii():
             raise _failed(url, "its path is not written in ASCII")
         headers = {"User-Agent": "u2net-hub", "Accept": "image/*", "Accept-Encoding": "identity"}
         connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        if response.status in (301, 302, 303, 307, 308):
-            return urljoin(url, response.headers.get("Location", ""))
-        if response.status != 200:
-            raise _failed(url, f"the host answers with status {response.status}")
-        return self._read(response, url)
+        with connection.getresponse() as response:
+            if response.status in (301, 302, 303, 307, 308):
+                return urljoin(url, response.headers.get("Location", ""))
+            if response.status != 200:
+                raise _failed(url, f"the host answers with status {response.status}")
+            return self._read(response, url)
 
     def _read(self, response: HTTPResponse, url: str) -> bytes:
         data = bytearray()
@@ -130,6 +131,8 @@ class Fetcher:
             data += chunk
             if len(data) > self._max_bytes:
                 raise _failed(url, f"the photo has more than {self._max_bytes:,} bytes")
+        if response.length:  # the bytes that were announced and have not come
+            raise _failed(url, "the connection ended before the photo did")
         return bytes(data)
 
 
