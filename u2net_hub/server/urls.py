@@ -161,19 +161,26 @@ class _Connection(HTTPConnection):
                 error = e
         else:
             raise error or OSError("the host has no address")
+        self.sock = plain
         # a host that sends a byte now and then would never reach the limit of a single read
-        self._timer = threading.Timer(max(self._deadline - time.monotonic(), 0.1), _cut, [plain])
+        self._timer = threading.Timer(max(self._deadline - time.monotonic(), 0.1), self._cut)
         self._timer.daemon = True
         self._timer.start()
-        self.sock = plain
         if self._encrypted:
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+            self.sock = encrypted = ssl.create_default_context().wrap_socket(
+                plain, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            encrypted.do_handshake()
 
     def end(self) -> None:
         """Close the connection."""
         if self._timer is not None:
             self._timer.cancel()
         self.close()
+
+    def _cut(self) -> None:
+        with suppress(OSError, AttributeError):  # it may be closed already
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def public_addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
@@ -201,11 +208,6 @@ def is_public(text: str) -> bool:
         if address in _NAT64:
             inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return all(each.is_global and not each.is_multicast and not each.is_reserved for each in inside)
-
-
-def _cut(plain: socket.socket) -> None:
-    with suppress(OSError):  # it may be closed already
-        plain.shutdown(socket.SHUT_RDWR)
 
 
 def _read_host(text: str) -> tuple[str, int]:
