@@ -7,7 +7,7 @@ Run it from the root of the checkout, on a machine that does nothing else, with 
 Servers run one after the other, on loopback, with the weights that `u2net export` writes for rembg. In each
 round each server is started, warmed up, asked by one client and then by many. Then follow, for `u2net serve`,
 clients that leave or send broken files, and the memory with photos of .1 to 12 megapixels; for rembg, a
-shorter run of the memory. Results are written after each step, progress goes to standard error. For a short try:
+shorter run of the memory. Results are written after each step, progress goes to standard error. A short try:
 
     ... --rounds 1 --requests 40 --single 10 --memory 40 --peer-memory 0 --faults 40 --out /tmp/results.json
 """
