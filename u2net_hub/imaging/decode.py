@@ -178,11 +178,15 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
         raise
 
 
-def peek_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Read the (height, width) in pixels from the header of a picture file; None if that is not possible."""
+def peek_size(file: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
+    """Read the (height, width) in pixels from the header of a picture; None if that is not possible.
+
+    Args:
+        file: The path of a file, or the bytes of one.
+    """
     try:
-        if os.path.isfile(path):  # a pipe can be read only once
-            with Image.open(path, formats=_FORMATS) as image:
+        if isinstance(file, bytes) or os.path.isfile(file):  # a pipe can be read only once
+            with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
                 return image.height, image.width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED):
         pass

@@ -1,0 +1,101 @@
+"""The parameters of the routes: their names, their ranges and their descriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..imaging import Edges
+from .problems import Problem, shortened
+
+_Options = TypeVar("_Options", bound="Options")
+Rgba = tuple[int, int, int, int]
+
+_MODEL = Field("", description="The name of a loaded model. By default the first one.")
+
+
+class Options(BaseModel):
+    """The parameters of one route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _read_rgba(text: object) -> object:
+    """Read a colour as rembg writes it: "255,136,0,255"."""
+    try:
+        numbers = tuple(int(each) for each in str(text).split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4 or not all(0 <= each <= 255 for each in numbers):
+        raise ValueError("expected red,green,blue,alpha from 0 to 255, e.g. 255,136,0,255")
+    return numbers
+
+
+class RemoveOptions(Options):
+    """The parameters of /api/remove, with rembg's names."""
+
+    model: str = _MODEL
+    a: bool = Field(False, description="Edges for hair and fur, in the place of rembg's alpha matting.")
+    af: int = Field(240, ge=0, le=255, description="Accepted as by rembg; the edges here need no thresholds.")
+    ab: int = Field(10, ge=0, le=255, description="Accepted as by rembg; the edges here need no thresholds.")
+    ae: int = Field(10, ge=0, description="Accepted as by rembg; the edges here need no erosion.")
+    om: bool = Field(False, description="Only the mask, 8-bit grey.")
+    ppm: bool = Field(False, description="Smooth the mask and make it 0 or 255, as rembg's post-processing.")
+    dc: bool = Field(
+        False, description="Accepted as by rembg; the colours of sharp and hair edges are clean."
+    )
+    vm: bool = Field(False, description="Like a; rembg refines the edges with another network.")
+    bgc: Annotated[Rgba | None, BeforeValidator(_read_rgba)] = Field(
+        None, description="A background colour: red,green,blue,alpha from 0 to 255."
+    )
+    url: str = Field("", description="The address of a photo; only with --allow-urls, else an error.")
+
+
+class MaskOptions(Options):
+    """The parameters of /mask."""
+
+    model: str = _MODEL
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="The saliency from which a pixel is 255, else 0. By default 256 levels."
+    )
+    edges: Edges = Field("soft", description="soft: the network's map. sharp or hair: the cutout's edges.")
+    url: str = Field("", description="The address of a photo; only with --allow-urls, else an error.")
+
+
+def parse(kind: type[_Options], texts: dict[str, str]) -> _Options:
+    """Read the parameters of a request; empty ones are absent.
+
+    Raises:
+        Problem: A parameter is unknown, or its value is invalid.
+    """
+    try:
+        return kind.model_validate({name: text for name, text in texts.items() if text != ""})
+    except ValidationError as e:
+        error = e.errors(include_url=False)[0]
+        name = str(error["loc"][0])
+        if error["type"] == "extra_forbidden":
+            known = sorted(kind.model_fields)
+            raise Problem(
+                400, "unknown_parameter", f"unknown parameter {shortened(name)}, expected one of {known}"
+            ) from None
+        why = (
+            error["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "expected")
+        )
+        raise Problem(400, "invalid_parameter", f"{name} is {shortened(error['input'])}: {why}") from None
+
+
+def describe_form(kind: type[Options], files: dict[str, str], required: list[str]) -> dict[str, Any]:
+    """Describe the form of a route for OpenAPI.
+
+    Args:
+        kind: The parameters.
+        files: The names of the files and their descriptions.
+        required: The names that must be there.
+    """
+    pictures = {
+        name: {"type": "string", "format": "binary", "description": words} for name, words in files.items()
+    }
+    properties = kind.model_json_schema()["properties"]
+    schema = {"type": "object", "properties": {**pictures, **properties}, "required": required}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
