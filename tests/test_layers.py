@@ -47,6 +47,7 @@ DOORS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 PUBLIC = {
     **dict.fromkeys(
         [
+            "Cleanup",
             "DataReport",
             "Phase",
             "Recipe",
@@ -54,6 +55,7 @@ PUBLIC = {
             "SaliencyDataset",
             "SaliencyPipeline",
             "SaliencyResult",
+            "Session",
             "Summary",
             "TrainConfig",
             "U2Net",
@@ -82,7 +84,9 @@ PUBLIC = {
             "export",
             "list_bundled",
             "list_models",
+            "new_session",
             "open_engine",
+            "remove",
             "run_files",
             "train",
         ],

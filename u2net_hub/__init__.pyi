@@ -23,10 +23,14 @@ from .hub import (
     list_bundled as list_bundled,
     list_models as list_models,
 )
+from .imaging import Cleanup as Cleanup
 from .inference import (
     SaliencyPipeline as SaliencyPipeline,
     SaliencyResult as SaliencyResult,
+    Session as Session,
     Summary as Summary,
+    new_session as new_session,
+    remove as remove,
     run_files as run_files,
 )
 from .model import U2Net as U2Net

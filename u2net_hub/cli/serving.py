@@ -13,9 +13,7 @@ from .options import AllowPickle, BatchSize, Device, EdgesChoice, EngineChoice, 
 def serve(
     model: Models = None,
     host: Annotated[str, typer.Option(help="Address to listen on, 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on, 0 for any free one.")
-    ] = 7000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on, 0 for a free one.")] = 7000,
     device: Device = "auto",
     engine: EngineChoice = "auto",
     precision: PrecisionChoice = "exact",

@@ -11,7 +11,10 @@ from .pipeline import (
     Prepared as Prepared,
     SaliencyPipeline as SaliencyPipeline,
 )
-from .result import (
-    CUTOUT_EDGES as CUTOUT_EDGES,
-    SaliencyResult as SaliencyResult,
+from .removal import (
+    Session as Session,
+    new_session as new_session,
+    remove as remove,
 )
+from .result import SaliencyResult as SaliencyResult
+from .watching import watch_files as watch_files

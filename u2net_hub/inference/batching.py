@@ -31,8 +31,8 @@ class QueueFullError(RuntimeError):
 class Batcher:
     """Gather the requests of many threads into batches, and run them in one thread.
 
-    Requests are joined if they are for the same engine and of the same size. A caller gets the maps of its own
-    photos, which do not depend on the other photos of the batch. All methods may be called from any thread.
+    Requests are joined if they are for the same engine and of the same size. A caller gets the maps of its
+    own photos, which do not depend on the other photos of the batch. Any thread may call the methods.
 
     Args:
         batch_size: The largest number of photos in a joined batch.
@@ -40,7 +40,8 @@ class Batcher:
         queue: The largest number of requests that wait.
         others: A function that tells whether more requests are on their way. If it returns False, a request
             does not wait for the window to end. By default it always waits.
-        on_batch: A function that is called after each batch with its number of photos and its seconds.
+        on_batch: A function that is called after each batch with its number of photos and its seconds. Like
+            `others`, it must not raise.
 
     Raises:
         ValueError: `batch_size` or `queue` is below 1, or `window` below 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from PIL import Image
 
 from ..atomic import write_file
-from ..imaging import Edges, Format, encode, peek_size
+from ..imaging import Cleanup, Edges, Format, encode, peek_size
 from ..ordered import map_ordered
-from .backgrounds import read_background
 from .plan import (
     Existing,
     Job,
     Kind,
     Options,
-    check_options,
     check_targets,
     choose_format,
     plan_jobs,
+    read_options,
     to_be_skipped,
 )
-from .result import CUTOUT_EDGES, class_index
 
 if TYPE_CHECKING:
     from .backgrounds import Background
@@ -58,7 +56,7 @@ class FileReport:
     """The path of the output, or "-" for standard output."""
     status: Status
     error: str | None = None
-    """The reason for a failure."""
+    """The reason for a failure, or why a watched photo was skipped."""
     size: tuple[int, int] | None = None
     """The photo's (height, width) in pixels."""
     confidence: float | None = None
@@ -98,6 +96,7 @@ def run_files(
     clean_edges: bool = False,
     label: int | str | None = None,
     existing: Existing = "refuse",
+    cleanup: Cleanup | None = None,
     on_file: Callable[[FileReport, int], None] | None = None,
 ) -> Summary:
     """Make a mask or a cutout of every photo, and write each to a file.
@@ -122,6 +121,7 @@ def run_files(
         label: The number or the name of a class, for a network with several classes.
         existing: What to do if an output exists: "refuse" the whole run before it starts, "overwrite" the
             output, or "skip" the photo.
+        cleanup: The steps that clean each mask: the largest part only, holes filled, the outline moved.
         on_file: A function to call with each report and the number of all files.
 
     Returns:
@@ -134,25 +134,26 @@ def run_files(
         OSError: An output folder cannot be written to.
     """
     names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    options = Options(
-        kind,
-        choose_format(format, out, names),
-        None if background is None else read_background(background),
-        threshold,
-        crop,
-        edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
-        clean_edges,
-        None if label is None else class_index(pipeline.config, label),
-        existing,
+    options = read_options(
+        pipeline.config,
+        kind=kind,
+        format=choose_format(format, out, names),
+        background=background,
+        threshold=threshold,
+        crop=crop,
+        edges=edges,
+        clean_edges=clean_edges,
+        label=label,
+        existing=existing,
+        cleanup=cleanup,
     )
-    check_options(options)
     jobs = plan_jobs(names, out, options)
     read = [source for source, _ in jobs if source is not None]
     if isinstance(background, str | Path):
         read.append(Path(background))
     check_targets(jobs, read, existing)
     reports = []
-    for report in _run(pipeline, jobs, options):
+    for report in run_jobs(pipeline, jobs, options):
         reports.append(report)
         if on_file is not None:
             on_file(report, len(jobs))
@@ -160,11 +161,25 @@ def run_files(
     return Summary(tuple(reports), engine.device, engine.name, engine.precision)
 
 
-def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
+def run_jobs(
+    pipeline: SaliencyPipeline,
+    jobs: Iterable[Job],
+    options: Options,
+    *,
+    is_whole: Callable[[Job], bool] | None = None,
+) -> Generator[FileReport]:
     """Read, infer and write at the same time, and yield the reports in the order of the jobs.
 
     One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps
     the machine busy; if the network takes longer, the pool mostly waits and leaves the cores to the network.
+    If this iterator is closed early, the files being written are finished, and the rest is dropped.
+
+    Args:
+        pipeline: The pipeline that makes the saliency maps.
+        jobs: The photos and their outputs.
+        options: The settings.
+        is_whole: A function that is asked when a photo was read. Where it says False, the photo changed in
+            the meantime, and is reported as skipped, without an output.
     """
     workers = min(4, os.cpu_count() or 1)
     pixels = workers * _PIXELS_PER_WORKER
@@ -172,7 +187,7 @@ def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> I
     try:
         read = map_ordered(
             pool,
-            lambda job: _read(pipeline, job, options),
+            lambda job: _read(pipeline, job, options, is_whole),
             jobs,
             ahead=pipeline.batch_size,
             cost=lambda job: _pixels(job, options),
@@ -207,14 +222,17 @@ def _area(each: _Sized) -> int:
     return height * width
 
 
-def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> tuple[Job, Prepared | FileReport]:
+def _read(
+    pipeline: SaliencyPipeline, job: Job, options: Options, is_whole: Callable[[Job], bool] | None
+) -> tuple[Job, Prepared | FileReport]:
     if to_be_skipped(job, options):
         return job, _report(job, "skipped")
     map_only = options.kind == "mask" and options.edges == "soft"
     try:
         if job.source is None:
             return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
-        return job, pipeline.prepare(job.source, map_only=map_only)
+        prepared = pipeline.prepare(job.source, map_only=map_only)
+        return job, prepared if is_whole is None or is_whole(job) else _report(job, "skipped")
     except _FAILURES as e:
         return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
 
@@ -254,7 +272,7 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         else:
-            write_file(job.target, data, overwrite=options.existing == "overwrite", sync=False)
+            write_file(job.target, data, overwrite=options.existing == "overwrite", sync=options.sync)
     except FileExistsError:
         if options.existing == "skip":
             return replace(report, status="skipped")
@@ -268,15 +286,16 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
 def _render(result: SaliencyResult, options: Options) -> Image.Image:
     if options.label is not None:
         result = result.for_class(options.label)
+    edges, cleanup, clean_edges = options.edges, options.cleanup, options.clean_edges
     if options.kind == "mask":
-        picture = result.mask(options.threshold, edges=options.edges)
+        picture = result.mask(options.threshold, edges=edges, cleanup=cleanup)
     elif options.background is None:
-        picture = result.cutout(options.threshold, edges=options.edges, clean_edges=options.clean_edges)
+        picture = result.cutout(options.threshold, edges=edges, clean_edges=clean_edges, cleanup=cleanup)
     else:
         picture = result.over(
-            options.background, options.threshold, edges=options.edges, clean_edges=options.clean_edges
+            options.background, options.threshold, edges=edges, clean_edges=clean_edges, cleanup=cleanup
         )
-    box = result.bbox(edges=options.edges) if options.crop else None
+    box = result.bbox(edges=edges, cleanup=cleanup) if options.crop else None
     return picture if box is None else picture.crop(box)
 
 

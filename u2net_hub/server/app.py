@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..inference import SaliencyPipeline
 
 _DESCRIPTION = (
-    "Photos in, masks and cutouts out. `/api/remove` takes the parameters of rembg, `/v1.0/removebg` those of "
-    'remove.bg. Errors are `{"error": {"code", "message"}}`, and below `/v1.0` as remove.bg has them.'
+    "Photos in, masks and cutouts out. `/api/remove` takes the parameters of rembg, `/v1.0/removebg` those "
+    'of remove.bg. Errors are `{"error": {"code", "message"}}`, and below `/v1.0` as remove.bg has them.'
 )
 
 
@@ -91,12 +91,12 @@ def create_app(
     return app
 
 
-def _on_problem(request: Request, error: Exception) -> Response:
+async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response(request.url.path)
 
 
-def _on_http_exception(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = shortened(request.url.path)
     if error.status_code == 404:
@@ -109,10 +109,10 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     return problem.response(request.url.path)
 
 
-def _on_leaving(request: Request, error: Exception) -> Response:
+async def _on_leaving(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody receives it
 
 
-def _on_fault(request: Request, error: Exception) -> Response:
+async def _on_fault(request: Request, error: Exception) -> Response:
     problem = Problem(500, "internal_error", "the server has a fault; its log says more")
     return problem.response(request.url.path)

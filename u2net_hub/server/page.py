@@ -55,7 +55,8 @@ def _words(text: str) -> str:
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }}
-h2 {{ margin-top: 2.5rem; font-size: 1.1rem }} pre {{ overflow: auto; padding: .7rem; border: 1px solid #8888 }}
+h2 {{ margin-top: 2.5rem; font-size: 1.1rem }}
+pre {{ overflow: auto; padding: .7rem; border: 1px solid #8888 }}
 td {{ vertical-align: top; padding: .1rem 1rem .1rem 0 }}
 </style><h1>{title}</h1><p>{words} The same for programs: <a href="openapi.json">openapi.json</a>.</p>{routes}
 """

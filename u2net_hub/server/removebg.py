@@ -122,7 +122,7 @@ _FILES = {
 async def removebg(request: Request) -> Response:
     """Answer with the picture, or with `Accept: application/json` with the picture in Base64.
 
-    Example: `curl -s -H "X-API-Key: KEY" -F image_file=@photo.jpg http://localhost:7000/v1.0/removebg -o out.png`
+    Example: `curl -s -F image_file=@photo.jpg http://localhost:7000/v1.0/removebg -o out.png`
     """
     fields = await read(request)
     background = fields.files.pop("bg_image_file", None)

@@ -20,7 +20,7 @@ _SHORTEST_KEY = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the server. Each can be given as an environment variable, e.g. U2NET_SERVE_MAX_BYTES."""
+    """The settings of the server; each has an environment variable, e.g. U2NET_SERVE_MAX_BYTES."""
 
     models: tuple[str, ...] = ("u2netp",)
     """Sources of weights. A request names one of them, and gets the first one by default."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -178,7 +179,7 @@ def public_addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, s
     Raises:
         OSError: The host is unknown, or one of its addresses is not public.
     """
-    found = []
+    found: list[tuple[socket.AddressFamily, str]] = []
     for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         text = str(address[0])
         if not is_public(text):
@@ -200,10 +201,8 @@ def is_public(text: str) -> bool:
 
 
 def _cut(plain: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # it may be closed already
         plain.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it is closed already
 
 
 def _read_host(text: str) -> tuple[str, int]:

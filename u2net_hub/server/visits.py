@@ -66,7 +66,8 @@ class Visit:
             ClientDisconnect: The client has left.
         """
         self._leave = self._places.take()
-        task = self._work = asyncio.ensure_future(work())
+        task: asyncio.Task[T] = asyncio.ensure_future(work())
+        self._work = task
         leaving = asyncio.ensure_future(_wait_for_leaving(receive))
         left = self.start + self._timeout - time.monotonic()
         try:
@@ -82,7 +83,7 @@ class Visit:
         raise Problem(
             504,
             "timed_out",
-            f"the answer was not ready after {self._timeout:.0f} seconds; try again later or send a smaller photo",
+            f"the answer was not ready after {self._timeout:.0f} seconds; try again later",
         )
 
     def end(self) -> None:

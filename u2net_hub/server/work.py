@@ -1,4 +1,4 @@
-"""From the bytes of a photo to the bytes of its answer: decode, network, encode, each in threads of its own."""
+"""From the bytes of a photo to the bytes of its answer: decode, network, encode, each in threads."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class Workshop:
             raise Problem(
                 413,
                 "photo_too_large",
-                f"{NAME} has {width} × {height} pixels, expected at most {self.settings.max_pixels:,} in all and "
-                f"{self.settings.max_side:,} on a side; shrink it",
+                f"{NAME} has {width} × {height} pixels, expected at most "
+                f"{self.settings.max_pixels:,} in all and {self.settings.max_side:,} on a side; shrink it",
             )
 
     def _prepare(self, pipeline: SaliencyPipeline, data: bytes) -> Prepared:
