@@ -64,7 +64,7 @@ class Guard:
         except Problem as e:
             if not answer.status:
                 await e.response(path)(scope, receive, answer)
-        except ClientDisconnect:
+        except (ClientDisconnect, _SlowReaderError):
             answer.status = answer.status or 499  # as nginx logs it; nobody receives it
         finally:
             visit.end()
@@ -92,6 +92,10 @@ class Guard:
         log_request({**facts, **visit.facts})
 
 
+class _SlowReaderError(Exception):
+    """A client that does not read its answer."""
+
+
 class _Answer:
     """Send an answer in pieces, and give up on a client that reads too slowly."""
 
@@ -115,4 +119,4 @@ class _Answer:
                     GRACE + len(piece) / SLOWEST,
                 )
             except asyncio.TimeoutError:
-                raise ClientDisconnect from None
+                raise _SlowReaderError from None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..imaging import Edges
 from .problems import Problem, shortened
@@ -32,6 +32,12 @@ def _read_rgba(text: object) -> object:
     return numbers
 
 
+def _refuse_vitmatte(value: bool) -> bool:
+    if value:
+        raise ValueError("expected false, because ViTMatte is another network; for hair there is a=true")
+    return value
+
+
 class RemoveOptions(Options):
     """The parameters of /api/remove, with rembg's names."""
 
@@ -41,11 +47,12 @@ class RemoveOptions(Options):
     ab: int = Field(10, ge=0, le=255, description="Accepted as by rembg; the edges here need no thresholds.")
     ae: int = Field(10, ge=0, description="Accepted as by rembg; the edges here need no erosion.")
     om: bool = Field(False, description="Only the mask, 8-bit grey.")
-    ppm: bool = Field(False, description="Smooth the mask and make it 0 or 255, as rembg's post-processing.")
-    dc: bool = Field(
-        False, description="Accepted as by rembg; the colours of sharp and hair edges are clean."
+    ppm: bool = Field(False, description="Round the outline off and make it hard.")
+    dc: bool = Field(False, description="Clean colours for soft edges too; other edges have them anyway.")
+    vm: Annotated[bool, AfterValidator(_refuse_vitmatte)] = Field(
+        False, description="Only false: ViTMatte is another network. For hair there is a."
     )
-    vm: bool = Field(False, description="Like a; rembg refines the edges with another network.")
+    extras: Literal["", "{}"] = Field("", description="Only empty: a request loads no model and no file.")
     bgc: Annotated[Rgba | None, BeforeValidator(_read_rgba)] = Field(
         None, description="A background colour: red,green,blue,alpha from 0 to 255."
     )

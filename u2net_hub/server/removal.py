@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 from PIL import Image
 
-from ..imaging import Edges, encode
+from ..imaging import Cleanup, Edges, encode, foreground_colours
 from .options import MaskOptions, RemoveOptions, describe_form, parse
 from .problems import Problem
 from .state import Shared, answer, read, take_file
@@ -54,21 +54,25 @@ async def remove_from_address(request: Request) -> Response:
 
 
 async def _removed(request: Request, photo: bytes | str, options: RemoveOptions) -> Response:
-    edges: Edges = "hair" if options.a or options.vm else Shared.of(request).settings.edges
+    edges: Edges = "hair" if options.a else Shared.of(request).settings.edges
     data = await answer(request, photo, options.model, lambda result: render(result, options, edges))
     return Response(data, media_type="image/png")
 
 
 def render(result: SaliencyResult, options: RemoveOptions, edges: Edges) -> memoryview:
-    """Make the PNG of an answer."""
-    threshold = 0.5 if options.ppm else None
+    """Make the PNG of an answer: that of `inference.remove` with the same arguments."""
+    cleanup = Cleanup(smooth=True) if options.ppm else None
     if options.om:
-        return encode(result.mask(threshold, edges=edges), "png")
-    picture = result.cutout(threshold, edges=edges)
+        return encode(result.alpha(edges=edges, cleanup=cleanup), "png")
+    picture = result.cutout(edges=edges, cleanup=cleanup)
+    profile = picture.info
+    if options.dc and edges == "soft":
+        alpha = picture.getchannel("A")
+        picture = foreground_colours(result.photo.rgb, alpha)
+        picture.putalpha(alpha)
     if options.bgc is not None:
-        profile = picture.info
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, options.bgc), picture)
-        picture.info = profile
+    picture.info = profile
     return encode(picture, "png")
 
 

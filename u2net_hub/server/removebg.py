@@ -36,12 +36,9 @@ def _read_colour(text: object) -> object:
     """Read a colour as remove.bg's clients write it: 81d4fa, fff, 81d4fa77 or green."""
     name = str(text)
     try:
-        red, green, blue, alpha = ImageColor.getcolor(
-            f"#{name.lstrip('#')}" if _HEX.fullmatch(name) else name, "RGBA"
-        )  # type: ignore[misc]
+        return ImageColor.getcolor(f"#{name.lstrip('#')}" if _HEX.fullmatch(name) else name, "RGBA")
     except ValueError:
         raise ValueError("expected a colour as 81d4fa, fff, 81d4fa77 or green") from None
-    return red, green, blue, alpha
 
 
 def _read_margin(text: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .settings import Settings
 
 if TYPE_CHECKING:
-    import socket
     from types import FrameType
 
 # A connection on which no whole head of a request arrives within these seconds is closed.
 _HEAD_SECONDS = 10
+# So long may bytes that were sent remain unread by the client.
+_SILENCE_SECONDS = 30
 
 
 def serve(
@@ -81,6 +83,17 @@ def serve(
     Server(config).run()
 
 
+def _limit_silence(connection: socket.socket | None) -> None:
+    """Let the system end a connection whose client does not take what was sent; only Linux can."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if (
+        option is not None
+        and connection is not None
+        and connection.family != getattr(socket, "AF_UNIX", None)
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, 1000 * _SILENCE_SECONDS)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     """End the process; uvicorn calls this after it has finished what ran."""
     sys.exit(0)
@@ -95,6 +108,7 @@ def _timed_protocol() -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            _limit_silence(transport.get_extra_info("socket"))
             self._wait_for_head()
 
         def data_received(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,7 +69,9 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read the settings from the environment variables U2NET_SERVE_…; lists are separated by spaces.
+        """Read the settings from the environment variables U2NET_SERVE_….
+
+        The entries of a list are separated by spaces, and quoted as in a shell.
 
         Raises:
             ValueError: A variable is unknown or its value is invalid.
@@ -87,7 +90,8 @@ class Settings:
         """Return the environment variables from which `from_environment` reads these settings."""
         named = {PREFIX + each.name.upper(): getattr(self, each.name) for each in fields(self)}
         return {
-            name: " ".join(value) if isinstance(value, tuple) else str(value) for name, value in named.items()
+            name: shlex.join(value) if isinstance(value, tuple) else str(value)
+            for name, value in named.items()
         }
 
     def read_keys(self, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -114,7 +118,10 @@ class Settings:
 def _read(name: str, text: str, default: object) -> object:
     """Turn the text of a variable into a value of the type of the default."""
     if isinstance(default, tuple):
-        return tuple(text.split())
+        try:
+            return tuple(shlex.split(text))
+        except ValueError:
+            raise ValueError(f"{name} is {text!r}, expected words, quoted as in a shell") from None
     if isinstance(default, bool):
         if text.lower() not in ("true", "false", "1", "0"):
             raise ValueError(f"{name} is {text!r}, expected true or false")

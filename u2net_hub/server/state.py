@@ -85,6 +85,8 @@ async def answer(
 
     async def work() -> T:
         data = photo if isinstance(photo, bytes) else await shared.fetcher.fetch(photo)
+        if isinstance(photo, str):
+            visit.hold_bytes(len(data))
         return await shared.workshop.answer(data, model, render, visit.facts)
 
     return await visit.work(request.receive, work)

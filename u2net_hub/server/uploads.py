@@ -154,16 +154,21 @@ async def _read_multipart(request: Request, body: _Body, found: Fields, longest:
         raise Problem(400, "damaged_form", f"the form cannot be read: {e.message}") from e
     except UnicodeDecodeError as e:
         raise Problem(400, "damaged_form", "the form cannot be read: a field is not text in UTF-8") from e
-    for name, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            found.add(name, value)
-            continue
-        if name in found.files or name in found.texts:
-            raise Problem(
-                400, "field_given_twice", f"{shortened(name)} is given twice, expected one photo in a request"
-            )
-        found.files[name] = value.file.read()
-        value.file.close()
+    parts = form.multi_items()
+    try:
+        for name, value in parts:
+            if not isinstance(value, UploadFile):
+                found.add(name, value)
+            elif name in found.files or name in found.texts:
+                raise Problem(
+                    400, "field_given_twice", f"{shortened(name)} is given twice, expected once in a request"
+                )
+            else:
+                found.files[name] = value.file.read()
+    finally:
+        for _, value in parts:
+            if isinstance(value, UploadFile):
+                value.file.close()
 
 
 def _read_form(data: bytes) -> list[tuple[str, str]]:

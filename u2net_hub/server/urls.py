@@ -99,6 +99,8 @@ class Fetcher:
             connection = _Connection(host, port, parts.scheme == "https", deadline)
             try:
                 found = self._get(connection, parts, url)
+                if time.monotonic() >= deadline:  # the end of a connection that was cut looks like the end
+                    raise TimeoutError
             except (OSError, HTTPException) as e:
                 reason = "it took too long" if time.monotonic() >= deadline else str(e) or type(e).__name__
                 raise _failed(url, reason) from e
@@ -112,17 +114,16 @@ class Fetcher:
     def _get(self, connection: _Connection, parts: SplitResult, url: str) -> bytes | str:
         """Return the photo, or the address to which the host redirects."""
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target = target.encode("ascii", "strict").decode("ascii") if target.isascii() else ""
-        if not target:
+        if not target.isascii():
             raise _failed(url, "its path is not written in ASCII")
         headers = {"User-Agent": "u2net-hub", "Accept": "image/*", "Accept-Encoding": "identity"}
         connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        if response.status in (301, 302, 303, 307, 308):
-            return urljoin(url, response.headers.get("Location", ""))
-        if response.status != 200:
-            raise _failed(url, f"the host answers with status {response.status}")
-        return self._read(response, url)
+        with connection.getresponse() as response:
+            if response.status in (301, 302, 303, 307, 308):
+                return urljoin(url, response.headers.get("Location", ""))
+            if response.status != 200:
+                raise _failed(url, f"the host answers with status {response.status}")
+            return self._read(response, url)
 
     def _read(self, response: HTTPResponse, url: str) -> bytes:
         data = bytearray()
@@ -130,6 +131,8 @@ class Fetcher:
             data += chunk
             if len(data) > self._max_bytes:
                 raise _failed(url, f"the photo has more than {self._max_bytes:,} bytes")
+        if response.length:  # the bytes that were announced and have not come
+            raise _failed(url, "the connection ended before the photo did")
         return bytes(data)
 
 
@@ -158,19 +161,26 @@ class _Connection(HTTPConnection):
                 error = e
         else:
             raise error or OSError("the host has no address")
+        self.sock = plain
         # a host that sends a byte now and then would never reach the limit of a single read
-        self._timer = threading.Timer(max(self._deadline - time.monotonic(), 0.1), _cut, [plain])
+        self._timer = threading.Timer(max(self._deadline - time.monotonic(), 0.1), self._cut)
         self._timer.daemon = True
         self._timer.start()
-        self.sock = plain
         if self._encrypted:
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+            self.sock = encrypted = ssl.create_default_context().wrap_socket(
+                plain, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            encrypted.do_handshake()
 
     def end(self) -> None:
         """Close the connection."""
         if self._timer is not None:
             self._timer.cancel()
         self.close()
+
+    def _cut(self) -> None:
+        with suppress(OSError, AttributeError):  # it may be closed already
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def public_addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
@@ -198,11 +208,6 @@ def is_public(text: str) -> bool:
         if address in _NAT64:
             inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return all(each.is_global and not each.is_multicast and not each.is_reserved for each in inside)
-
-
-def _cut(plain: socket.socket) -> None:
-    with suppress(OSError):  # it may be closed already
-        plain.shutdown(socket.SHUT_RDWR)
 
 
 def _read_host(text: str) -> tuple[str, int]:
