@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -29,6 +30,7 @@ router = APIRouter(tags=["Photos"])
 _MOST_PIXELS = {"preview": 0.25e6, "small": 0.25e6, "regular": 0.25e6, "medium": 1.5e6, "hd": 4e6, "4k": 10e6}
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _HEX = re.compile(r"#?([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
+_NO_SPACE = dict.fromkeys(map(ord, " \t\r\n"))
 _LENGTH = re.compile(r"(\d{1,4}(?:\.\d+)?)(px|%)")
 
 
@@ -126,7 +128,7 @@ async def removebg(request: Request) -> Response:
     options = parse(RemoveBgOptions, fields.texts)
     if background is not None and options.bg_color is not None:
         raise Problem(400, "invalid_parameters", "got bg_color and bg_image_file, expected one of them")
-    photo = _photo(fields, options)
+    photo = await asyncio.to_thread(_photo, fields, options)  # Base64 of a large photo takes its time
     settings = Shared.of(request).settings
     made = await answer(
         request,
@@ -172,7 +174,7 @@ def _photo(fields: Fields, options: RemoveBgOptions) -> bytes | str:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text.translate(_NO_SPACE), validate=True)
     except (binascii.Error, ValueError):
         raise Problem(
             400, "invalid_base64", f"image_file_b64 is {shortened(text, 20)}, expected Base64"
