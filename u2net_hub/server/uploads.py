@@ -51,7 +51,8 @@ class Fields:
             raise Problem(
                 400,
                 "field_too_long",
-                f"the field {shortened(name)} has {len(text):,} characters, expected at most {LONGEST_TEXT:,}",
+                f"the field {shortened(name)} has {len(text):,} characters, "
+                f"expected at most {LONGEST_TEXT:,}",
             )
         if name in self.texts or name in self.files:
             raise Problem(
@@ -199,7 +200,7 @@ def _read_form(data: bytes) -> list[tuple[str, str]]:
 def _read_json(data: bytes) -> list[tuple[str, str]]:
     # Each value of JSON takes 60 bytes and more; a photo in Base64 has none of these marks.
     if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_MARKS:
-        raise Problem(400, "damaged_json", "the JSON has too many values, expected one object with few fields")
+        raise Problem(400, "damaged_json", "the JSON has too many values, expected one flat object")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as e:
