@@ -98,6 +98,22 @@ def test_a_header_of_tens_of_thousands_of_parts_is_refused(file: bytes) -> None:
     assert peek_size(file) is None
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True])
+def test_a_tiff_tag_of_millions_of_numbers_is_refused(order: str, is_big: bool) -> None:
+    mark = b"II" if order == "<" else b"MM"
+    if is_big:
+        head = (
+            mark
+            + struct.pack(f"{order}HHHQQ", 43, 8, 0, 16, 1)
+            + struct.pack(f"{order}HHQQ", 273, 4, 1 << 22, 0)
+        )
+    else:
+        head = mark + struct.pack(f"{order}HIH", 42, 8, 1) + struct.pack(f"{order}HHII", 273, 4, 1 << 22, 0)
+    with pytest.raises(ValueError, match="one of its tags has more than 262,144 numbers"):
+        load(head + b"\0" * 64)
+
+
 def test_a_plain_ppm_of_many_comments_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 100 comments"):
         load(b"P3 2 2 255\n" + b"#\n" * 500)

@@ -27,7 +27,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from .untrusted import BoundedFile, check_comments, check_scans, long_exif_orientation
+from .untrusted import BoundedFile, check_comments, check_scans, check_tags, long_exif_orientation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,6 +182,7 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
 
 def _open(stream: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
     """Open a picture of one of the formats, within bounds for its header and its scans."""
+    check_tags(stream)
     bounded = BoundedFile(stream)
     image = Image.open(cast("IO[bytes]", bounded), formats=formats)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -199,11 +200,10 @@ def peek_size(file: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
     """
     try:
         if isinstance(file, bytes) or os.path.isfile(file):  # a pipe can be read only once
-            with (
-                BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream,
-                Image.open(cast("IO[bytes]", BoundedFile(stream)), formats=_FORMATS) as image,
-            ):
-                return image.height, image.width
+            with BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:
+                check_tags(stream)
+                with Image.open(cast("IO[bytes]", BoundedFile(stream)), formats=_FORMATS) as image:
+                    return image.height, image.width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED):
         pass
     return None

@@ -17,6 +17,10 @@ _BYTES_PER_READ = 64
 MOST_SCANS = 100
 """The largest number of scans of a JPEG, as in libtiff; each takes as long as a whole picture."""
 MOST_COMMENTS = 100
+MOST_NUMBERS = 1 << 18
+"""The largest number of numbers in a tag: there is an offset for each strip or tile of a TIFF."""
+_BYTES = (1, 2, 7)
+"""The types of tags that Pillow keeps as bytes."""
 _LONGEST_EXIF = 1 << 16
 _ORIENTATION = 0x0112
 # A marker; FF 00 and the restart markers FF D0 to FF D7 belong to a scan
@@ -104,6 +108,37 @@ def check_scans(file: IO[bytes], components: int, is_progressive: bool) -> None:
             if scans > MOST_SCANS:
                 raise ValueError(f"it has more than {MOST_SCANS} scans")
         position += int.from_bytes(data[position : position + 2], "big")
+
+
+def check_tags(file: IO[bytes]) -> None:
+    """Refuse a TIFF with a tag of too many numbers, for each of which Pillow makes an object.
+
+    Args:
+        file: The file. Its position does not change.
+
+    Raises:
+        ValueError: A tag has more than `MOST_NUMBERS`.
+    """
+    start = file.tell()
+    file.seek(0)
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    try:
+        if order is None:
+            return
+        is_big = struct.unpack_from(f"{order}H", head, 2)[0] == 43  # BigTIFF
+        where, number, entry = ("8xQ", "Q", "HHQ8x") if is_big else ("4xI", "H", "HHI4x")
+        file.seek(struct.unpack_from(order + where, head)[0])
+        n = struct.unpack(order + number, file.read(struct.calcsize(order + number)))[0]
+        size = struct.calcsize(order + entry)
+        for _ in range(min(n, 1 << 16)):
+            _, kind, count = struct.unpack(order + entry, file.read(size))
+            if kind not in _BYTES and count > MOST_NUMBERS:
+                raise ValueError(f"one of its tags has more than {MOST_NUMBERS:,} numbers")
+    except (struct.error, OverflowError):
+        pass  # Pillow says what is wrong with it
+    finally:
+        file.seek(start)
 
 
 def check_comments(file: IO[bytes]) -> None:
