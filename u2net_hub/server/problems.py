@@ -48,5 +48,5 @@ def queue_is_full(places: int) -> Problem:
 
 def shortened(value: object, longest: int = 60) -> str:
     """Write a value that a client sent, for a message."""
-    text = repr(value)
+    text = repr(value[: longest + 1] if isinstance(value, str | bytes) else value)
     return text if len(text) <= longest else text[:longest] + "…"

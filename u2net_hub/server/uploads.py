@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from .visits import Visit
 
 MOST_FIELDS = 40
+LONGEST_TEXT = 2_000
+"""The largest number of characters of a field that is no photo."""
+PHOTO_IN_TEXT = "image_file_b64"
+"""The field that may be longer, because it holds a photo in Base64."""
+_MOST_MARKS = 10_000
 SLOWEST = 16_000
 """The fewest bytes in a second that a client must send or receive."""
 GRACE = 5.0
@@ -40,8 +45,15 @@ class Fields:
         """Add a text; an empty one counts as absent.
 
         Raises:
-            Problem: There is one of this name already.
+            Problem: There is one of this name already, or it is too long.
         """
+        if len(name) > LONGEST_TEXT or (len(text) > LONGEST_TEXT and name != PHOTO_IN_TEXT):
+            raise Problem(
+                400,
+                "field_too_long",
+                f"the field {shortened(name)} has {len(text):,} characters, "
+                f"expected at most {LONGEST_TEXT:,}",
+            )
         if name in self.texts or name in self.files:
             raise Problem(
                 400, "field_given_twice", f"the field {shortened(name)} is given twice, expected once"
@@ -172,6 +184,11 @@ async def _read_multipart(request: Request, body: _Body, found: Fields, longest:
 
 
 def _read_form(data: bytes) -> list[tuple[str, str]]:
+    # Each escaped byte takes 60 bytes while it is read. Base64 has an escape in about 34 bytes.
+    if data.count(b"%") > _MOST_MARKS + len(data) // 16:
+        raise Problem(
+            400, "damaged_form", "most of the form is escaped; send the photo as multipart/form-data"
+        )
     try:
         return parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError as e:
@@ -181,6 +198,9 @@ def _read_form(data: bytes) -> list[tuple[str, str]]:
 
 
 def _read_json(data: bytes) -> list[tuple[str, str]]:
+    # Each value of JSON takes 60 bytes and more; a photo in Base64 has none of these marks.
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_MARKS:
+        raise Problem(400, "damaged_json", "the JSON has too many values, expected one flat object")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as e:
