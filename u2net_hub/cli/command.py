@@ -14,6 +14,7 @@ from .. import __version__
 from .bench import bench
 from .options import AllowPickle, Device, EngineChoice, PrecisionChoice
 from .photos import cutout, mask
+from .serving import serve
 from .training import check_data, eval_, train
 from .weights import card, convert, download, export, info, list_, push
 
@@ -101,6 +102,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "card": card,
     "push": push,
     "demo": demo,
+    "serve": serve,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)

@@ -23,7 +23,7 @@ except ImportError:
     spaces = None
 
 from .. import imaging as im
-from ..inference import SaliencyPipeline, SaliencyResult
+from ..inference import Batcher, SaliencyPipeline, SaliencyResult
 from .guests import GUESTS, check_guest_cost, look_up_guest
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class Models:
         self._device, self._engine, self._precision = device, engine, precision
         self._guests: OrderedDict[str, Model] = OrderedDict()
         self._remembered: OrderedDict[tuple[str, bool, str], Maps] = OrderedDict()
-        self._running, self._inviting = Lock(), Lock()
+        self._remembering, self._inviting = Lock(), Lock()
+        # visitors take turns, so that no other request comes while one waits
+        self._batches = Batcher(window=0)
         self._own: dict[str, Model] = {}
         for source in sources:
             name = _display_name(source)
@@ -205,15 +207,23 @@ class Models:
 
     def _maps(self, model: Model, xs: Sequence[NDArray[np.float32]], side_outputs: bool) -> list[Maps]:
         keys = [(model.name, side_outputs, hashlib.sha256(x.tobytes()).hexdigest()) for x in xs]
-        with self._running:
-            found = {key: self._remembered.pop(key) for key in keys if key in self._remembered}
-            missing = {key: x for key, x in zip(keys, xs, strict=True) if key not in found}
-            if missing:
-                batch = model.engine(np.stack(list(missing.values())), side_outputs=side_outputs)
-                found |= {key: tuple(each[i] for each in batch) for i, key in enumerate(missing)}
+        with self._remembering:
+            found = {key: self._remembered[key] for key in keys if key in self._remembered}
+        missing = {key: x for key, x in zip(keys, xs, strict=True) if key not in found}
+        if missing:
+            # on ZeroGPU, each visitor has seconds of their own
+            batch = self._batches.submit(
+                model.engine,
+                np.stack(list(missing.values())),
+                side_outputs=side_outputs,
+                alone=model.engine.zero_gpu,
+            ).result()
+            found |= {key: tuple(each[i] for each in batch) for i, key in enumerate(missing)}
+        with self._remembering:
             for key in keys:
                 if sum(each.nbytes for each in found[key]) <= _REMEMBERED_BYTES:
                     self._remembered[key] = found[key]
+                    self._remembered.move_to_end(key)
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
         return [found[key] for key in keys]
@@ -243,7 +253,7 @@ class Models:
             return guest
 
     def _forget(self, name: str) -> None:
-        with self._running:
+        with self._remembering:
             for key in [key for key in self._remembered if key[0] == name]:
                 del self._remembered[key]
 

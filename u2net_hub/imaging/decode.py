@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from PIL import (
@@ -26,6 +26,8 @@ from PIL import (
     UnidentifiedImageError,
     WebPImagePlugin,
 )
+
+from .untrusted import BoundedFile, check_comments, check_scans, check_tags, long_exif_orientation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,19 +173,37 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
     heif = head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis")
     formats = (*_FORMATS, "HEIF") if heif and _register_heif() else _FORMATS
     try:
-        return _decode(lambda: Image.open(stream, formats=formats), name, max_pixels, enough)
+        return _decode(lambda: _open(stream, formats), name, max_pixels, enough)
     except ValueError as e:
         if heif and "HEIF" not in formats and isinstance(e.__cause__, UnidentifiedImageError):
             raise ImportError(f"{name} looks like HEIC; to read it: pip install 'u2net-hub[heif]'") from e
         raise
 
 
-def peek_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Read the (height, width) in pixels from the header of a picture file; None if that is not possible."""
+def _open(stream: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
+    """Open a picture of one of the formats, within bounds for its header and its scans."""
+    check_tags(stream)
+    bounded = BoundedFile(stream)
+    image = Image.open(cast("IO[bytes]", bounded), formats=formats)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        check_scans(stream, image.layers, bool(image.info.get("progressive")))
+    check_comments(stream)
+    bounded.allow_pixels()
+    return image
+
+
+def peek_size(file: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
+    """Read the (height, width) in pixels from the header of a picture; None if that is not possible.
+
+    Args:
+        file: The path of a file, or the bytes of one.
+    """
     try:
-        if os.path.isfile(path):  # a pipe can be read only once
-            with Image.open(path, formats=_FORMATS) as image:
-                return image.height, image.width
+        if isinstance(file, bytes) or os.path.isfile(file):  # a pipe can be read only once
+            with BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream:
+                check_tags(stream)
+                with Image.open(cast("IO[bytes]", BoundedFile(stream)), formats=_FORMATS) as image:
+                    return image.height, image.width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED):
         pass
     return None
@@ -241,6 +261,9 @@ def _too_large(name: str, size: tuple[int, ...], max_pixels: int) -> ValueError:
 
 
 def _orientation(image: Image.Image) -> int | None:
+    is_long, orientation = long_exif_orientation(image.info)
+    if is_long:
+        return orientation
     try:
         return image.getexif().get(_ORIENTATION)
     except _DAMAGED:

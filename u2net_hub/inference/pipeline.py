@@ -172,7 +172,14 @@ class SaliencyPipeline:
                 batch = []
         yield from self.run(batch, side_outputs=side_outputs)
 
-    def prepare(self, image: ImageSource, *, name: str | None = None, map_only: bool = False) -> Prepared:
+    def prepare(
+        self,
+        image: ImageSource,
+        *,
+        name: str | None = None,
+        map_only: bool = False,
+        max_pixels: int | None = None,
+    ) -> Prepared:
         """Decode a photo and preprocess it for the network (step 1 of 3: prepare, run, result).
 
         `prepare`, `run` and the methods of `SaliencyResult` may each run in a thread of their own.
@@ -182,8 +189,10 @@ class SaliencyPipeline:
             name: The name for messages if the photo has no name of its own.
             map_only: Whether only the map is needed, not the colours. A large JPEG is then decoded at reduced
                 size, several times faster. The map has full size and differs by the resize in two steps.
+            max_pixels: The largest number of pixels; a larger photo is refused before it is decoded.
         """
-        photo = im.load(image, name=name, enough=_DRAFT * max(self.config.input_size) if map_only else None)
+        enough = _DRAFT * max(self.config.input_size) if map_only else None
+        photo = im.load(image, name=name, max_pixels=max_pixels, enough=enough)
         return Prepared(photo, im.preprocess(photo, self.config))
 
     def run(self, batch: Sequence[Prepared], *, side_outputs: bool = False) -> Iterator[SaliencyResult]:
