@@ -15,6 +15,7 @@ from .. import __version__
 from .auth import Keys
 from .guard import Guard
 from .logs import open_log
+from .memory import return_memory
 from .metrics import Metrics
 from .page import router as page_router
 from .problems import Problem, shortened
@@ -50,7 +51,9 @@ def create_app(
         ValueError: A setting or a source is invalid.
         OSError: A source or the file of keys cannot be read.
     """
-    settings = settings or Settings.from_environment()
+    if settings is None:  # this process is for the server alone
+        return_memory()
+        settings = Settings.from_environment()
     keys = Keys(settings.read_keys())
     metrics = Metrics()
     workshop = Workshop(settings, metrics, pipelines)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from ..imaging import Edges
 from .problems import Problem, shortened
 
 _Options = TypeVar("_Options", bound="Options")
 Rgba = tuple[int, int, int, int]
+AS_TEXT = WithJsonSchema({"type": "string"})
+"""Describes a parameter that is written as a text and read as something else."""
 
 _MODEL = Field("", description="The name of a loaded model. By default the first one.")
 
@@ -53,7 +63,7 @@ class RemoveOptions(Options):
         False, description="Only false: ViTMatte is another network. For hair there is a."
     )
     extras: Literal["", "{}"] = Field("", description="Only empty: a request loads no model and no file.")
-    bgc: Annotated[Rgba | None, BeforeValidator(_read_rgba)] = Field(
+    bgc: Annotated[Rgba | None, BeforeValidator(_read_rgba), AS_TEXT] = Field(
         None, description="A background colour: red,green,blue,alpha from 0 to 255."
     )
     url: str = Field("", description="The address of a photo; only with --allow-urls, else an error.")
@@ -104,5 +114,19 @@ def describe_form(kind: type[Options], files: dict[str, str], required: list[str
         name: {"type": "string", "format": "binary", "description": words} for name, words in files.items()
     }
     properties = kind.model_json_schema()["properties"]
+    for name in properties:
+        if isinstance(properties[name].get("default"), list):
+            del properties[name]["default"]
     schema = {"type": "object", "properties": {**pictures, **properties}, "required": required}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def describe_query(kind: type[Options]) -> dict[str, Any]:
+    """Describe the parameters of a route in its address for OpenAPI."""
+    properties = kind.model_json_schema()["properties"]
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "description": each.get("description", ""), "schema": each}
+            for name, each in properties.items()
+        ]
+    }

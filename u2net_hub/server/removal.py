@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 
 from ..imaging import Cleanup, Edges, encode, foreground_colours
-from .options import MaskOptions, RemoveOptions, describe_form, parse
+from .options import MaskOptions, RemoveOptions, describe_form, describe_query, parse
 from .problems import Problem
 from .state import Shared, answer, read, take_file
 
@@ -42,6 +42,7 @@ async def remove(request: Request) -> Response:
     summary="Cut the object out of a photo at an address.",
     response_class=Response,
     responses=_PNG,  # type: ignore[arg-type]
+    openapi_extra=describe_query(RemoveOptions),
 )
 async def remove_from_address(request: Request) -> Response:
     """Answer as POST does, if the server was started with `--allow-urls` for the host of `url`."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from PIL import Image, ImageColor
 from pydantic import BeforeValidator, Field
-from starlette.responses import JSONResponse
 
 from ..imaging import Format, encode, load
-from .options import Options, describe_form, parse
+from .options import AS_TEXT, Options, describe_form, parse
 from .problems import Problem, shortened
 from .state import Shared, answer, read, take_file
 from .uploads import Fields
@@ -73,11 +73,11 @@ class RemoveBgOptions(Options):
     format: Literal["auto", "png", "jpg", "webp"] = Field(
         "auto", description="auto: PNG if the picture has transparency, else JPG. zip is not available."
     )
-    bg_color: Annotated[tuple[int, int, int, int] | None, BeforeValidator(_read_colour)] = Field(
+    bg_color: Annotated[tuple[int, int, int, int] | None, BeforeValidator(_read_colour), AS_TEXT] = Field(
         None, description="A background colour: 81d4fa, fff, 81d4fa77 or green."
     )
     crop: bool = Field(False, description="Crop to the object.")
-    crop_margin: Annotated[_Margin, BeforeValidator(_read_margin)] = Field(
+    crop_margin: Annotated[_Margin, BeforeValidator(_read_margin), AS_TEXT] = Field(
         _NO_MARGIN, description="A margin around the object when cropping: 10px, 5%, or four of them."
     )
     channels: Literal["rgba", "alpha"] = Field("rgba", description="alpha: only the mask, 8-bit grey.")
@@ -104,6 +104,11 @@ class _Made:
     box: tuple[int, int, int, int]
     """The object's (left, top, right, bottom) in the picture; zeros if no object was found."""
 
+    def foreground(self) -> dict[str, int]:
+        """Return the object's place and size with remove.bg's names."""
+        left, top, right, bottom = self.box
+        return {"top": top, "left": left, "width": right - left, "height": bottom - top}
+
 
 _FILES = {
     "image_file": "The photo.",
@@ -128,27 +133,22 @@ async def removebg(request: Request) -> Response:
     options = parse(RemoveBgOptions, fields.texts)
     if background is not None and options.bg_color is not None:
         raise Problem(400, "invalid_parameters", "got bg_color and bg_image_file, expected one of them")
-    photo = await asyncio.to_thread(_photo, fields, options)  # Base64 of a large photo takes its time
+    photo = await asyncio.to_thread(_photo, fields, options)
     settings = Shared.of(request).settings
-    made = await answer(
-        request,
-        photo,
-        options.model,
-        lambda result: render(result, options, background, settings.edges, settings.max_pixels),
-    )
-    left, top, right, bottom = made.box
-    box = {"Top": top, "Left": left, "Width": right - left, "Height": bottom - top}
+    as_json = request.headers.get("accept", "").partition(";")[0].strip() == "application/json"
+
+    def make(result: SaliencyResult) -> _Made:
+        made = render(result, options, background, settings.edges, settings.max_pixels)
+        return _as_json(made) if as_json else made
+
+    made = await answer(request, photo, options.model, make)
     headers = {
         "X-Type": "other",
         "X-Width": str(made.width),
         "X-Height": str(made.height),
         "X-Credits-Charged": "0",
-        **{f"X-Foreground-{name}": str(value) for name, value in box.items()},
+        **{f"X-Foreground-{name.title()}": str(value) for name, value in made.foreground().items()},
     }
-    if request.headers.get("accept", "").partition(";")[0].strip() == "application/json":
-        told = {f"foreground_{name.lower()}": value for name, value in box.items()}
-        content = {"data": {"result_b64": base64.b64encode(made.data).decode("ascii"), **told}}
-        return JSONResponse(content, headers=headers)
     return Response(made.data, media_type=made.media, headers=headers)
 
 
@@ -218,6 +218,13 @@ def render(
         left, top, right, bottom = (round(each * scale) for each in box)
         box = (left, top, right, bottom)
     return _encoded(picture, options.format, box)
+
+
+def _as_json(made: _Made) -> _Made:
+    """Put the picture into remove.bg's JSON."""
+    told = {f"foreground_{name}": value for name, value in made.foreground().items()}
+    text = json.dumps({"data": {"result_b64": base64.b64encode(made.data).decode("ascii"), **told}})
+    return replace(made, data=memoryview(text.encode("ascii")), media="application/json")
 
 
 def _with_margin(

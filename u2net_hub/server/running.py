@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .memory import return_memory
 from .settings import Settings
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
-
-# A connection on which no whole head of a request arrives within these seconds is closed.
-_HEAD_SECONDS = 10
-# So long may bytes that were sent remain unread by the client.
-_SILENCE_SECONDS = 30
 
 
 def serve(
@@ -54,6 +49,8 @@ def serve(
         raise ImportError(
             f"the server needs {e.name}; install it with: pip install 'u2net-hub[serve]'"
         ) from e
+    from .connections import TimedProtocol
+
     options: dict[str, Any] = {
         "host": host,
         "port": port,
@@ -61,10 +58,11 @@ def serve(
         "log_config": None,
         "server_header": False,
         "timeout_graceful_shutdown": int(settings.timeout) + 5,
-        "http": _timed_protocol(),
+        "http": TimedProtocol,
         "ws": "none",
     }
     signal.signal(signal.SIGTERM, _stop)
+    return_memory()
     if workers > 1:
         os.environ.update(settings.to_environment())
         uvicorn.run("u2net_hub.server:create_app", factory=True, workers=workers, **options)
@@ -83,59 +81,6 @@ def serve(
     Server(config).run()
 
 
-def _limit_silence(connection: socket.socket | None) -> None:
-    """Let the system end a connection whose client does not take what was sent; only Linux can."""
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if (
-        option is not None
-        and connection is not None
-        and connection.family != getattr(socket, "AF_UNIX", None)
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, 1000 * _SILENCE_SECONDS)
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
     """End the process; uvicorn calls this after it has finished what ran."""
     sys.exit(0)
-
-
-def _timed_protocol() -> type[asyncio.Protocol]:
-    """Make uvicorn's HTTP protocol close connections on which the head of a request does not arrive."""
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-        _timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            _limit_silence(transport.get_extra_info("socket"))
-            self._wait_for_head()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._has_request():
-                self._stop_waiting()
-            elif self._timer is None:
-                self._wait_for_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            super().connection_lost(exc)
-
-        def _stop_waiting(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _wait_for_head(self) -> None:
-            self._timer = asyncio.get_running_loop().call_later(_HEAD_SECONDS, self._end)
-
-        def _end(self) -> None:
-            self._timer = None
-            if not self._has_request():
-                self.transport.abort()
-
-        def _has_request(self) -> bool:
-            return self.cycle is not None and not self.cycle.response_complete
-
-    return TimedProtocol
