@@ -351,18 +351,51 @@ def test_an_output_of_somebody_else_is_kept_and_named(
     assert watch() == []
 
 
-def test_a_changed_photo_replaces_its_output_only_on_request(
-    watch: Callable[..., list[FileReport]], tmp_path: Path
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_a_photo_that_changes_is_done_again(watch: Callable[..., list[FileReport]], tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.png")
+    assert said(watch(6, {3: lambda: photo(tmp_path / "in/a.png", (50, 40))})) == [("a.png", "written")] * 2
+    photo(tmp_path / "in/a.png", (60, 40))
+    assert said(watch()) == [("a.png", "written")]
+    assert size_of(tmp_path / "out/a.png") == (60, 40)
+    assert watch() == []
+
+
+@pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])
+def test_an_output_that_somebody_changed_is_replaced_only_on_request(
+    watch: Callable[..., list[FileReport]], tmp_path: Path, existing: str
+) -> None:
+    photo(tmp_path / "in/a.png")
+    watch()
+    photo(tmp_path / "out/a.png", (7, 7))
+    photo(tmp_path / "in/a.png", (50, 40))
+    status, size = ("written", (50, 40)) if existing == "overwrite" else ("skipped", (7, 7))
+    (report,) = watch(existing=existing)
+    assert (report.status, size_of(tmp_path / "out/a.png")) == (status, size)
+    assert (report.error is None) == (existing != "refuse")
+    assert watch(existing=existing) == []
+
+
+def test_a_photo_whose_second_version_was_only_started_is_done_after_a_restart(
+    watch: Callable[..., list[FileReport]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo(tmp_path / "in/a.png")
     watch()
     photo(tmp_path / "in/a.png", (50, 40))
-    assert said(watch()) == [("a.png", "skipped")]
-    photo(tmp_path / "in/a.png", (60, 40))
-    assert said(watch(existing="overwrite")) == [("a.png", "written")]
-    with Image.open(tmp_path / "out/a.png") as mask:
-        assert mask.size == (60, 40)
-    assert watch(existing="overwrite") == []
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "run_jobs", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            watch()
+    assert said(watch()) == [("a.png", "written")]
+    assert size_of(tmp_path / "out/a.png") == (50, 40)
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_journal_that_ends_in_half_a_line_is_read_and_continued(
@@ -378,7 +411,20 @@ def test_a_journal_that_ends_in_half_a_line_is_read_and_continued(
     assert watch() == []
 
 
-@pytest.mark.parametrize("line", ["[]", "null", '{"a": 1}', "[1, 2, 3]", '["a", [1], "written", "b", null]'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "null",
+        '{"a": 1}',
+        "[1, 2, 3]",
+        '["a", [1], "written", "b", null]',
+        '["a", [1, Infinity], "written", "b", null]',
+        '["a", [1, 2], "lost", "b", null]',
+        "[" * 100_000,
+    ],
+    ids=range(8),
+)
 def test_lines_that_are_no_entries_are_ignored(
     watch: Callable[..., list[FileReport]], tmp_path: Path, line: str
 ) -> None:

@@ -286,11 +286,11 @@ def test_health_and_pages_need_no_key(locked: TestClient, path: str) -> None:
     assert locked.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("text", ["", "# none\n", "short\n"])
+@pytest.mark.parametrize("text", ["", "# none\n", "short\n", "schlüssel-der-tür\n"])
 def test_a_file_without_usable_keys_is_refused(
     settings: Settings, pipeline: SaliencyPipeline, tmp_path: Any, text: str
 ) -> None:
-    (tmp_path / "keys").write_text(text)
+    (tmp_path / "keys").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="key"):
         create_app(replace(settings, api_keys=str(tmp_path / "keys")), pipelines={"tiny": pipeline})
 
@@ -344,6 +344,15 @@ def test_ready_means_started_and_not_stopped(settings: Settings, pipeline: Salie
 def test_what_is_not_there_is_404_in_json(client: TestClient) -> None:
     assert client.get("/").json()["error"]["code"] == "not_found"
     assert client.delete("/mask").json()["error"]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("host", ["[", "a b", "x/v1.0/", "<script>", ""])
+def test_an_odd_host_is_no_fault(client: TestClient, host: str) -> None:
+    page = client.get("/docs", headers={"Host": host})
+    assert page.status_code == 200
+    assert "<script>" not in page.text
+    for path in ("/nothing", "/mask/"):
+        assert client.get(path, headers={"Host": host}).json()["error"]["code"] == "not_found"
 
 
 def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from u2net_hub import server
@@ -74,6 +76,45 @@ def test_the_port_is_open_when_the_server_is_ready_and_sigterm_finishes_what_run
     lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
     assert lines[-1]["route"] == "/mask"
     assert "Traceback" not in errors
+
+
+def test_a_connection_without_a_request_is_closed(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import uvicorn
+
+    from u2net_hub.server import connections
+
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.2)
+    config = uvicorn.Config(
+        client.app, port=0, lifespan="off", log_config=None, http=connections.TimedProtocol
+    )
+    server = uvicorn.Server(config)
+
+    async def play() -> tuple[bytes, bytes, bytes]:
+        running = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        silent = await asyncio.open_connection(host, port)
+        half = await asyncio.open_connection(host, port)
+        half[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        whole = await asyncio.open_connection(host, port)
+        answers = b""
+        for _ in range(4):  # for longer than the limit
+            whole[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            answers += await whole[0].readuntil(b"}")
+            await asyncio.sleep(0.1)
+        ends = await silent[0].read(), await half[0].read()
+        for _, writer in (silent, half, whole):
+            writer.close()
+        server.should_exit = True
+        await running
+        return (*ends, answers)
+
+    silent, half, answers = asyncio.run(asyncio.wait_for(play(), 30))
+    assert silent == half == b""
+    assert answers.count(b"200 OK") == 4
 
 
 def test_settings_survive_the_environment() -> None:

@@ -27,8 +27,8 @@ class Entry(NamedTuple):
     """The photo's file when it was read."""
     status: Literal["started", "written", "skipped", "failed"]
     target: str
-    before: Look | None = None
-    """The file that had the output's name before the photo was started; None if there was none."""
+    output: Look | None = None
+    """The output's file after it was written, or the one of its name before the photo was started, if any."""
 
 
 class Journal:
@@ -79,10 +79,10 @@ def _line(entry: Entry) -> str:
 def _parse(line: str) -> Entry | None:
     """Read a line; None if it is not whole, or was changed by hand."""
     try:
-        source, (size, changed), status, target, before = json.loads(line)
+        source, (size, changed), status, target, output = json.loads(line)
         if status not in ("started", "written", "skipped", "failed"):
             return None
-        replaced = None if before is None else (int(before[0]), int(before[1]))
-        return Entry(str(source), (int(size), int(changed)), status, str(target), replaced)
-    except (ValueError, TypeError, IndexError):
+        made = None if output is None else (int(output[0]), int(output[1]))
+        return Entry(str(source), (int(size), int(changed)), status, str(target), made)
+    except (ValueError, TypeError, IndexError, OverflowError, RecursionError):
         return None

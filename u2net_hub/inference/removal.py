@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_MODEL = "u2netp"
 
-# rembg has no default provider; these are the names that ONNX Runtime gives to what we have
+# ONNX Runtime's names of providers, which rembg takes
 _DEVICE_OF_PROVIDER = {
     "CPUExecutionProvider": "cpu",
     "CUDAExecutionProvider": "cuda",
@@ -177,8 +177,9 @@ def remove(
       dark: `premultiply=True`.
     - A photo in which the network finds nothing becomes empty. rembg stretches the map of every photo, so
       that something is always found: `minmax="always"`.
-    - Edges follow the photo at full size. rembg enlarges the network's map: `edges="soft"`. It enlarges with
-      Lanczos, and this function bilinearly, so that maps can differ by a few of the 256 levels.
+    - Edges follow the photo at full size. rembg enlarges the network's map: `edges="soft"`.
+    - Photo and map are resized bilinearly, as the network was trained. rembg uses Lanczos, so that soft edges
+      differ a little even with all three arguments.
     - Without a session the weights are those of "u2netp", which need no download, and they are loaded once.
       rembg loads its weights again in every call: `session=new_session(...)` chooses others.
     - The ICC profile stays. The EXIF orientation is applied, as in rembg.

@@ -57,7 +57,7 @@ def watch_files(
 
     A photo is taken when its file has had the same size and time at two looks, and did not change while it
     was read. What became of it is kept in a journal in the output folder. A photo that is in the journal is
-    not done again after a restart; one that failed is tried again when its file changes.
+    not done again after a restart, but when its file changes.
 
     Args:
         pipeline: The pipeline that makes the saliency maps.
@@ -71,8 +71,8 @@ def watch_files(
         edges: See `run_files`.
         clean_edges: See `run_files`.
         label: See `run_files`.
-        existing: What to do if an output exists, also because its photo was changed: "overwrite" it, "skip"
-            the photo, or "refuse", which is to skip it with a reason.
+        existing: What to do if an output exists: "overwrite" it, "skip" the photo, or "refuse", which is to
+            skip the photo with a reason, unless the output was made here and has not been changed since.
         cleanup: See `run_files`.
         on_file: A function to call with each report.
         stop: An event that ends the function. The files being written are finished, as after Ctrl-C.
@@ -157,7 +157,8 @@ class _Watch:
 
     def work(self, ready: list[str]) -> Generator[FileReport]:
         """Do photos, and yield a report for each that is done or failed."""
-        jobs = []
+        jobs: list[Job] = []
+        renewals: list[Job] = []
         starts = []
         for path in ready:
             target = self._target(Path(path))
@@ -167,17 +168,22 @@ class _Watch:
             if report is not None:
                 self._journal.add([Entry(path, self._looks[path], report.status, str(target))])
                 yield report
-            else:
-                jobs.append(Job(Path(path), target))
-                starts.append(Entry(path, self._looks[path], "started", str(target), _look(str(target))))
-                self._makers[str(target)] = path
-        if jobs:
+                continue
+            (renewals if os.path.lexists(target) else jobs).append(Job(Path(path), target))
+            starts.append(Entry(path, self._looks[path], "started", str(target), _look(str(target))))
+            self._makers[str(target)] = path
+        if starts:
             self._journal.add(starts)
-            options = self._options
-            with closing(run_jobs(self._pipeline, jobs, options, is_whole=self._is_whole)) as reports:
-                for report in reports:
-                    if self._keep(report):
-                        yield report
+            yield from self._run(jobs, self._options)
+            yield from self._run(renewals, self._options._replace(existing="overwrite"))
+
+    def _run(self, jobs: list[Job], options: Options) -> Generator[FileReport]:
+        if not jobs:
+            return
+        with closing(run_jobs(self._pipeline, jobs, options, is_whole=self._is_whole)) as reports:
+            for report in reports:
+                if self._keep(report):
+                    yield report
 
     def _target(self, source: Path) -> Path:
         below = source.parent.relative_to(self._folder)
@@ -195,7 +201,9 @@ class _Watch:
             return FileReport(path, str(target), "failed", error)
         if not os.path.lexists(target) or self._options.existing == "overwrite":
             return None
-        error = f"{target} exists already, and {path} was skipped; --overwrite replaces outputs"
+        if self._options.existing == "refuse" and self._is_ours(path, target):
+            return None
+        error = f"{target} exists already and is kept, so {path} was skipped; --overwrite replaces outputs"
         return FileReport(path, str(target), "skipped", None if self._options.existing == "skip" else error)
 
     def _is_made(self, path: str, target: Path) -> bool:
@@ -206,11 +214,18 @@ class _Watch:
             entry is None
             or entry.status != "started"
             or (entry.look, entry.target) != (self._looks[path], str(target))
-            or there in (None, entry.before)
+            or there in (None, entry.output)
         ):
             return False
-        self._journal.add([entry._replace(status="written")])
+        self._journal.add([entry._replace(status="written", output=there)])
         return True
+
+    def _is_ours(self, path: str, target: Path) -> bool:
+        """Tell whether an output was made here, from an earlier version of its photo, and is unchanged."""
+        entry = self._journal.entries.get(path)
+        if entry is None or entry.status not in ("started", "written") or entry.target != str(target):
+            return False
+        return entry.output is not None and entry.output == _look(str(target))
 
     def _is_whole(self, job: Job) -> bool:
         path = str(job.source)
@@ -228,7 +243,8 @@ class _Watch:
                 # not the photo's fault
                 self._retry[path] = time.monotonic() + _RETRY
                 return self._complain_once(f"{path}: {report.error}")
-        self._journal.add([Entry(path, self._looks[path], report.status, target)])
+        made = _look(target) if report.status == "written" else None
+        self._journal.add([Entry(path, self._looks[path], report.status, target, made)])
         if report.status != "written" and self._makers.get(target) == path:
             del self._makers[target]
         return True

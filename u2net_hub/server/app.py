@@ -79,6 +79,7 @@ def create_app(
         description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the client claims
         lifespan=lifespan,
         middleware=[Middleware(Guard, settings=settings, keys=keys, metrics=metrics, routes=routes)],
         exception_handlers={
@@ -96,12 +97,12 @@ def create_app(
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return error.response(request.url.path)
+    return error.response(request.scope["path"])
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = shortened(request.url.path)
+    path = shortened(request.scope["path"])
     if error.status_code == 404:
         problem = Problem(404, "not_found", f"there is nothing at {path}; see /docs")
     elif error.status_code == 405:
@@ -109,7 +110,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     else:
         problem = Problem(error.status_code, "bad_request", str(error.detail))
     problem.headers.update(error.headers or {})
-    return problem.response(request.url.path)
+    return problem.response(request.scope["path"])
 
 
 async def _on_leaving(request: Request, error: Exception) -> Response:
@@ -118,4 +119,4 @@ async def _on_leaving(request: Request, error: Exception) -> Response:
 
 async def _on_fault(request: Request, error: Exception) -> Response:
     problem = Problem(500, "internal_error", "the server has a fault; its log says more")
-    return problem.response(request.url.path)
+    return problem.response(request.scope["path"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -9,12 +10,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
 router = APIRouter(include_in_schema=False)
+_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
     """Answer with a page made from /openapi.json."""
-    base = str(request.base_url).rstrip("/")
+    host = request.headers.get("host", "")
+    base = f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost:7000'}"
     schema = request.app.openapi()
     parts = [
         _route(method, path, route, base)

@@ -106,12 +106,14 @@ class Settings:
             raise ValueError(f"{KEYS_VARIABLE} is set and holds no key; give at least one, or unset it")
         if self.api_keys:
             lines = Path(self.api_keys).read_text(encoding="utf-8").splitlines()
-            found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            found = [key for line in lines if (key := line.strip()) and not key.startswith("#")]
             if not found:
                 raise ValueError(f"{self.api_keys} holds no key, expected one on each line")
             keys += found
-        if any(len(key) < _SHORTEST_KEY for key in keys):
-            raise ValueError(f"an API key is too short, expected at least {_SHORTEST_KEY} characters")
+        if any(len(key) < _SHORTEST_KEY or not key.isascii() for key in keys):
+            raise ValueError(
+                f"an API key is too short or not ASCII, expected at least {_SHORTEST_KEY} letters and digits"
+            )
         return tuple(keys)
 
 

@@ -147,6 +147,7 @@ class _Connection(HTTPConnection):
         super().__init__(host, port, timeout=max(deadline - time.monotonic(), 0.1))
         self._encrypted, self._deadline = encrypted, deadline
         self._timer: threading.Timer | None = None
+        self._wire: socket.socket  # `sock` is None while the last answer of a connection is read
 
     def connect(self) -> None:
         error: OSError | None = None
@@ -161,15 +162,16 @@ class _Connection(HTTPConnection):
                 error = e
         else:
             raise error or OSError("the host has no address")
-        self.sock = plain
+        self.sock = self._wire = plain
         # a host that sends a byte now and then would never reach the limit of a single read
         self._timer = threading.Timer(max(self._deadline - time.monotonic(), 0.1), self._cut)
         self._timer.daemon = True
         self._timer.start()
         if self._encrypted:
-            self.sock = encrypted = ssl.create_default_context().wrap_socket(
+            encrypted = ssl.create_default_context().wrap_socket(
                 plain, server_hostname=self.host, do_handshake_on_connect=False
             )
+            self.sock = self._wire = encrypted
             encrypted.do_handshake()
 
     def end(self) -> None:
@@ -179,8 +181,8 @@ class _Connection(HTTPConnection):
         self.close()
 
     def _cut(self) -> None:
-        with suppress(OSError, AttributeError):  # it may be closed already
-            self.sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it may be closed already
+            self._wire.shutdown(socket.SHUT_RDWR)
 
 
 def public_addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
