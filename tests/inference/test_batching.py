@@ -74,6 +74,7 @@ def test_those_that_wait_together_run_together_up_to_the_batch_size(batcher: Bat
     engine.gate.set()
     futures[-1].result(20)
     assert engine.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert [each.batch for each in futures] == [4, 4, 4, 4, 2, 2]
 
 
 def test_a_request_waits_for_others_within_the_window(engine: Engine) -> None:

@@ -315,9 +315,10 @@ def test_the_log_says_what_was_done_and_nothing_of_the_photo(
     assert line["time"].startswith("20")
     assert line["seconds"] > 0
     assert line["bytes"] > len(photo)
-    told = {name: line[name] for name in ("method", "route", "status", "model", "width", "height")}
+    told = {name: line[name] for name in ("method", "route", "status", "model", "width", "height", "batch")}
     assert told == {
-        "method": "POST", "route": "/mask", "status": 200, "model": "tiny", "width": 90, "height": 60,
+        "method": "POST", "route": "/mask", "status": 200, "model": "tiny", "batch": 1,
+        "width": 90, "height": 60,
     }  # fmt: skip
     assert "secret" not in caplog.records[-1].message
 

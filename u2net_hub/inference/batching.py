@@ -24,6 +24,13 @@ class Runs(Protocol):
     def __call__(self, batch: NDArray[np.float32], *, side_outputs: bool = False) -> Maps: ...
 
 
+class MapsFuture(Future[Maps]):
+    """The future of a request's maps."""
+
+    batch: int = 0
+    """The number of photos of the batch in which the request ran; 0 before it has run."""
+
+
 class QueueFullError(RuntimeError):
     """The queue of a `Batcher` is full."""
 
@@ -70,7 +77,7 @@ class Batcher:
 
     def submit(
         self, engine: Runs, xs: NDArray[np.float32], *, side_outputs: bool = False, alone: bool = False
-    ) -> Future[Maps]:
+    ) -> MapsFuture:
         """Ask for the maps of one photo or of several.
 
         A request that is cancelled before it has started never reaches the network.
@@ -166,7 +173,7 @@ class _Request:
 
     def __init__(self, engine: Runs, xs: NDArray[np.float32], side_outputs: bool, alone: bool) -> None:
         self.engine, self.xs, self.side_outputs, self.alone = engine, xs, side_outputs, alone
-        self.future: Future[Maps] = Future()
+        self.future = MapsFuture()
         self.arrived = time.monotonic()
         # ZeroGPU finds the visitor who asked for the GPU in the caller's context
         self.context: Context = copy_context()
@@ -196,6 +203,7 @@ def _answer(batch: Sequence[_Request]) -> None:
         return
     start = 0
     for each in batch:
+        each.future.batch = len(xs)
         end = start + len(each.xs)
         # copies, so that one answer does not keep the maps of its whole batch in memory
         each.future.set_result(maps if len(batch) == 1 else tuple(m[start:end].copy() for m in maps))

@@ -101,7 +101,7 @@ class Workshop:
             data: The bytes of the photo's file.
             model: The name of a loaded model.
             render: A function that makes the answer from the result. A thread calls it.
-            facts: What the log says of the request; the photo's size is added to it.
+            facts: What the log says of the request; the photo's size and its batch are added.
 
         Raises:
             Problem: The photo cannot be read or is too large.
@@ -117,9 +117,11 @@ class Workshop:
                 facts["height"], facts["width"] = photo.size
                 self._coming -= 1
                 came = True
-                maps = await _finished(self._batcher.submit(pipeline.engine, x[None]))
+                asked = self._batcher.submit(pipeline.engine, x[None])
+                maps = await _finished(asked)
+                facts["batch"] = asked.batch
                 result = SaliencyResult(photo, pipeline.config, *[each[0] for each in maps])
-                del photo, x, maps
+                del photo, x, maps, asked
                 return await _finished(self._pool.submit(render, result))
         finally:
             if not came:
