@@ -14,9 +14,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = {path.name for path in (ROOT / "u2net_hub").iterdir() if not path.name.startswith(("_", "."))}
 
 
-def test_the_tables_of_speed_are_those_that_were_measured() -> None:
-    script = [sys.executable, "model_cards/speed.py", "--check"]
-    assert subprocess.run(script, cwd=ROOT, check=False).returncode == 0
+@pytest.mark.parametrize("script", ["speed.py", "serving/table.py"])
+def test_the_tables_of_speed_are_those_that_were_measured(script: str) -> None:
+    words = [sys.executable, f"model_cards/{script}", "--check"]
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["first", "tests"])

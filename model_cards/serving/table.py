@@ -53,13 +53,13 @@ def speed(record: Mapping[str, Any]) -> list[str]:
     servers = list(dict.fromkeys(each["server"] for each in record["rounds"]))
     rows = []
     for name in servers:
-        cells = [f"`{name}`"]
+        cells = [f"`{name}`", str(sum(each["server"] == name for each in record["rounds"]))]
         for key, form in FIGURES:
             times = "" if name == PEER else f" ({number(ratio(record, name, key), '.2f')}×)"
             cells.append(number(median(record, name, key), form) + times)
         rows.append(cells)
     many = record["settings"]["clients"]
-    head = ["server", "requests/s, 1 client", f"requests/s, {many} clients", "p50, s", "p95, s"]
+    head = ["server", "rounds", "requests/s, 1 client", f"requests/s, {many} clients", "p50, s", "p95, s"]
     return markdown_table(head, rows)
 
 
@@ -93,8 +93,8 @@ def section(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     lines = [
         f"One server at a time, all with the weights of `{settings['model']}`, rembg with the file that "
-        f"`u2net export` makes of them. The figures are medians of {settings['rounds']} alternating rounds, "
-        f"each with {settings['single']} requests from one client and {settings['requests']} from "
+        f"`u2net export` makes of them. The figures are medians of alternating rounds, each "
+        f"with {settings['single']} requests from one client and {settings['requests']} from "
         f"{settings['clients']}; the JPEGs are those of ECSSD-100. Ratios are to rembg's median.",
         "",
         *speed(record),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # A connection on which no whole head of a request arrives within these seconds is closed.
 _HEAD_SECONDS = 10
@@ -13,12 +13,15 @@ _HEAD_SECONDS = 10
 _SILENCE_SECONDS = 30
 
 
-class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
-    """uvicorn's HTTP protocol, which closes connections on which no head of a request arrives."""
+class TimedProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, which closes connections on which no head of a request arrives.
+
+    It is always that of h11, which limits the size of a head; that of httptools reads heads of any size.
+    """
 
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the head of a request."""
         super().connection_made(transport)
         _limit_silence(transport.get_extra_info("socket"))
