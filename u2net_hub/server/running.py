@@ -50,6 +50,11 @@ def serve(
             f"the server needs {e.name}; install it with: pip install 'u2net-hub[serve]'"
         ) from e
     from .connections import TimedProtocol
+    from .urls import Fetcher
+
+    # With several workers these would fail in each of them, and uvicorn would start them again and again.
+    settings.read_keys()
+    Fetcher(settings.allow_urls, settings.max_bytes).close()
 
     options: dict[str, Any] = {
         "host": host,
