@@ -512,6 +512,16 @@ def test_links_are_followed_and_loops_end(tiny: SaliencyPipeline, tmp_path: Path
     assert tree(tmp_path / "out") == ["outside/far.png", "photo.png", "z/deep.png"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_in_a_folder_are_left_out(tiny: SaliencyPipeline, tmp_path: Path) -> None:
+    photo(tmp_path / "in/a.jpg")
+    os.mkfifo(tmp_path / "in/pipe.jpg")  # to open it would wait forever
+    (tmp_path / "in/link.jpg").symlink_to("pipe.jpg")
+    (tmp_path / "in/zero.png").symlink_to("/dev/zero")
+    run_files(tiny, tmp_path / "in", tmp_path / "out")
+    assert tree(tmp_path / "out") == ["a.png"]
+
+
 def test_an_output_folder_inside_the_input_folder_holds_no_inputs(
     tiny: SaliencyPipeline, tmp_path: Path
 ) -> None:

@@ -92,6 +92,11 @@ def test_other_data_are_refused_as_rembg_refuses_them(data: object) -> None:
         remove(data)  # type: ignore[arg-type]
 
 
+def test_an_array_of_several_photos_is_refused(session: Session) -> None:
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 4, 3\), expected one photo"):
+        remove(np.zeros((2, 4, 4, 3), np.uint8), session=session)
+
+
 def test_bytes_that_are_no_picture_are_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="is not a picture"):
         remove(b"no picture at all", session=session)

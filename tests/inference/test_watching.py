@@ -169,6 +169,15 @@ def test_hidden_and_other_files_are_left_alone(
     assert watch() == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_left_alone(watch: Callable[..., list[FileReport]], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in/pipe.jpg")  # to open it would wait forever
+    (tmp_path / "in/link.jpg").symlink_to("pipe.jpg")
+    (tmp_path / "in/zero.png").symlink_to("/dev/zero")
+    photo(tmp_path / "in/a.png")
+    assert [Path(report.source).name for report in watch()] == ["a.png"]
+
+
 def test_the_output_folder_inside_is_no_input(watch: Callable[..., list[FileReport]], tmp_path: Path) -> None:
     photo(tmp_path / "in/a.png")
     assert said(watch(6, out=tmp_path / "in/out")) == [("a.png", "written")]

@@ -15,6 +15,9 @@ from starlette.testclient import TestClient
 
 from u2net_hub import SaliencyPipeline
 from u2net_hub.server import Settings, create_app
+from u2net_hub.server.limits import ByteBudget, Places
+from u2net_hub.server.problems import Problem
+from u2net_hub.server.visits import Visit
 
 BOUNDARY = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
 
@@ -202,6 +205,16 @@ def test_uploads_together_have_a_limit(settings: Settings, pipeline: SaliencyPip
     assert asyncio.run(play()) == [499, 499, 499, 499, 503]
 
 
+def test_an_upload_without_room_makes_room_for_the_others() -> None:
+    budget = ByteBudget(10)
+    first, second = (Visit(Places(2), budget, timeout=1) for _ in range(2))
+    first.hold_bytes(5)
+    second.hold_bytes(5)
+    with pytest.raises(Problem):
+        first.hold_bytes(1)
+    second.hold_bytes(5)
+
+
 def test_a_client_that_does_not_read_is_given_up(
     settings: Settings, pipeline: SaliencyPipeline, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +353,18 @@ def test_ready_means_started_and_not_stopped(settings: Settings, pipeline: Salie
         assert client.get("/readyz").json() == {"status": "ready", "models": ["tiny"]}
         assert client.get("/healthz").json() == {"status": "ok"}
     assert TestClient(app).get("/readyz").status_code == 503
+
+
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(client: TestClient) -> None:
+    headers = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    answer = client.post("/mask", content=b"{}", headers=headers)
+    assert answer.status_code == 400
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_a_probe_may_ask_for_the_head_alone(client: TestClient, path: str) -> None:
+    assert client.head(path).status_code == 200
 
 
 def test_what_is_not_there_is_404_in_json(client: TestClient) -> None:

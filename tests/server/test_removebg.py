@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from io import BytesIO
 from typing import Any
 
@@ -160,6 +161,7 @@ def test_a_jpeg_of_a_cutout_is_on_white() -> None:
         {"format": "zip"},
         {"bg_color": "nocolour"},
         {"bg_color": "12345"},
+        {"bg_color": "rgb(99999999999999999999,0,0)"},
         {"crop_margin": "5"},
         {"crop_margin": "51%"},
         {"crop_margin": "1px 1px 1px"},
@@ -198,6 +200,12 @@ def test_what_is_no_base64_is_refused(client: TestClient, text: str) -> None:
     assert error_of(answer)["code"] in ("invalid_base64", "unreadable_photo")
 
 
+@pytest.mark.parametrize("content", [{"\ud800": "x"}, {"bg_color": "\ud800"}])
+def test_half_of_a_surrogate_pair_is_refused(client: TestClient, content: dict[str, str]) -> None:
+    answer = client.post(PATH, content=json.dumps(content), headers={"Content-Type": "application/json"})
+    assert error_of(answer)["code"] == "damaged_text"
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"[" * 99999, b'{"size": []}', b'{"size": {"a": 1}}'])
 def test_damaged_json_is_refused(client: TestClient, body: bytes) -> None:
     answer = client.post(PATH, content=body, headers={"Content-Type": "application/json"})
@@ -207,6 +215,13 @@ def test_damaged_json_is_refused(client: TestClient, body: bytes) -> None:
 def test_a_background_that_is_no_picture_is_refused(client: TestClient, photo: bytes) -> None:
     answer = client.post(PATH, files={"image_file": photo, "bg_image_file": b"text"})
     assert error_of(answer)["code"] == "unreadable_photo"
+
+
+def test_a_background_has_the_limits_of_a_photo(client: TestClient, photo: bytes, encode: Any) -> None:
+    thin = encode(Image.new("L", (2001, 1)), "PNG")
+    answer = client.post(PATH, files={"image_file": photo, "bg_image_file": thin})
+    assert error_of(answer, 413)["code"] == "photo_too_large"
+    assert "the background has 2001 × 1 pixels" in error_of(answer, 413)["title"]
 
 
 def test_other_errors_have_the_same_shape(client: TestClient) -> None:

@@ -201,7 +201,7 @@ def _walk(folder: Path, out: str | Path | None) -> list[Path]:
         for entry in entries:
             if entry.is_dir():
                 (links if entry.is_symlink() else folders).append(entry)
-            elif entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            elif entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or not entry.exists()):
                 pictures.append(entry)  # a dead link too, whose failure is reported later
     pictures.sort()
     return pictures if out is not None else _without_own_outputs(pictures)

@@ -221,6 +221,10 @@ def remove(
             f"data is a {type(data).__name__}, expected bytes, a PIL image or an array; "
             "for a file: Path(name).read_bytes()"
         )
+    if isinstance(data, np.ndarray) and data.ndim > 3:
+        raise ValueError(
+            f"data is an array of shape {data.shape}, expected one photo (H, W, 3); call remove for each"
+        )
     if vitmatte:
         raise ValueError("vitmatte=True needs a network that is not here; alpha_matting=True is for hair")
     background = None if bgcolor is None else _read_rgba(bgcolor)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from stat import S_ISREG
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -297,12 +298,12 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 
 def _look(path: str) -> Look | None:
-    """Return the size and the time of a file; None if it is not there."""
+    """Return the size and the time of a file; None if it is not there, or is a pipe or a device."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
 
 
 def _can_open(path: str) -> bool:

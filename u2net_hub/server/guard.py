@@ -71,9 +71,18 @@ class Guard:
             self._record(scope, visit, answer.status or 500)
 
     def _check(self, scope: Scope, path: str) -> None:
+        headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # a proxy that reads the other one of the two would see two requests where we see one
+            raise Problem(
+                400,
+                "two_lengths",
+                "the request has Content-Length and Transfer-Encoding, expected one of them",
+                headers={"Connection": "close"},
+            )
         if path not in OPEN:
             try:
-                self._keys.check(Headers(scope=scope))
+                self._keys.check(headers)
             except Problem as e:
                 # remove.bg answers with this status
                 raise Problem(403, e.code, e.message) if path.startswith(REMOVEBG) else e from None

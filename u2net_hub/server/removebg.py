@@ -30,6 +30,7 @@ router = APIRouter(tags=["Photos"])
 _MOST_PIXELS = {"preview": 0.25e6, "small": 0.25e6, "regular": 0.25e6, "medium": 1.5e6, "hd": 4e6, "4k": 10e6}
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _HEX = re.compile(r"#?([0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})")
+_COLOUR = re.compile(rf"{_HEX.pattern}|[a-zA-Z]{{1,30}}")
 _NO_SPACE = dict.fromkeys(map(ord, " \t\r\n"))
 _LENGTH = re.compile(r"(\d{1,4}(?:\.\d+)?)(px|%)")
 
@@ -38,6 +39,8 @@ def _read_colour(text: object) -> object:
     """Read a colour as remove.bg's clients write it: 81d4fa, fff, 81d4fa77 or green."""
     name = str(text)
     try:
+        if not _COLOUR.fullmatch(name):  # Pillow also reads rgb(…) with numbers of any size
+            raise ValueError
         return ImageColor.getcolor(f"#{name.lstrip('#')}" if _HEX.fullmatch(name) else name, "RGBA")
     except ValueError:
         raise ValueError("expected a colour as 81d4fa, fff, 81d4fa77 or green") from None
@@ -141,7 +144,7 @@ async def removebg(request: Request) -> Response:
         made = render(result, options, background, settings.edges, settings.max_pixels)
         return _as_json(made) if as_json else made
 
-    made = await answer(request, photo, options.model, make)
+    made = await answer(request, photo, options.model, make, background)
     headers = {
         "X-Type": "other",
         "X-Width": str(made.width),

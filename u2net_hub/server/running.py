@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..hub import resolve
 from .memory import return_memory
 from .settings import Settings
 
@@ -50,6 +51,14 @@ def serve(
             f"the server needs {e.name}; install it with: pip install 'u2net-hub[serve]'"
         ) from e
     from .connections import TimedProtocol
+    from .urls import Fetcher
+
+    # With several workers these would fail in each of them, and uvicorn would start them again and again.
+    settings.read_keys()
+    Fetcher(settings.allow_urls, settings.max_bytes).close()
+    if workers > 1:
+        for source in settings.models:
+            resolve(source, allow_pickle=settings.allow_pickle)
 
     options: dict[str, Any] = {
         "host": host,

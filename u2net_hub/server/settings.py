@@ -105,7 +105,7 @@ class Settings:
         if KEYS_VARIABLE in environment and not keys:
             raise ValueError(f"{KEYS_VARIABLE} is set and holds no key; give at least one, or unset it")
         if self.api_keys:
-            lines = Path(self.api_keys).read_text(encoding="utf-8").splitlines()
+            lines = Path(self.api_keys).read_text(encoding="utf-8-sig").splitlines()
             found = [key for line in lines if (key := line.strip()) and not key.startswith("#")]
             if not found:
                 raise ValueError(f"{self.api_keys} holds no key, expected one on each line")

@@ -68,6 +68,7 @@ async def answer(
     photo: bytes | str,
     model: str,
     render: Callable[[SaliencyResult], T],
+    background: bytes | None = None,
 ) -> T:
     """Make the answer for a photo.
 
@@ -76,6 +77,7 @@ async def answer(
         photo: The bytes of the photo, or its address.
         model: The name of a model in the request, "" for the first one.
         render: A function that makes the answer from the result. A thread calls it.
+        background: Another picture that `render` reads.
     """
     shared, visit = Shared.of(request), Visit.of(request)
     model = shared.workshop.model(model)
@@ -87,6 +89,6 @@ async def answer(
         data = photo if isinstance(photo, bytes) else await shared.fetcher.fetch(photo)
         if isinstance(photo, str):
             visit.hold_bytes(len(data))
-        return await shared.workshop.answer(data, model, render, visit.facts)
+        return await shared.workshop.answer(data, model, render, visit.facts, background)
 
     return await visit.work(request.receive, work)

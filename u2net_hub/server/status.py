@@ -12,12 +12,14 @@ from .state import Shared
 router = APIRouter(tags=["Status"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Tell whether the process lives.")
 async def healthz(request: Request) -> Response:
     """Answer 200 as long as the process answers at all."""
     return JSONResponse({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Tell whether the server takes requests.")
 async def readyz(request: Request) -> Response:
     """Answer 200 when the models are loaded and warm, else 503."""

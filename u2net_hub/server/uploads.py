@@ -54,11 +54,26 @@ class Fields:
                 f"the field {shortened(name)} has {len(text):,} characters, "
                 f"expected at most {LONGEST_TEXT:,}",
             )
+        if not _is_unicode(name) or not _is_unicode(text):
+            raise Problem(
+                400, "damaged_text", "a field holds half of a surrogate pair, expected text in Unicode"
+            )
         if name in self.texts or name in self.files:
             raise Problem(
                 400, "field_given_twice", f"the field {shortened(name)} is given twice, expected once"
             )
         self.texts[name] = text
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written in UTF-8, unlike half of a surrogate pair from JSON."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def read_fields(request: Request, settings: Settings, visit: Visit) -> Fields:

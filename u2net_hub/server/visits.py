@@ -49,8 +49,18 @@ class Visit:
         scope[_KEY] = self
 
     def hold_bytes(self, number: int) -> None:
-        """Count bytes that the client has sent, until the end of the visit."""
-        self._budget.take(number)
+        """Count bytes that the client has sent, until the end of the visit.
+
+        Raises:
+            Problem: All requests together have too many. This one gives its bytes back at once, so that of
+                many that arrive at the same pace some are received whole, instead of all being refused.
+        """
+        try:
+            self._budget.take(number)
+        except Problem:
+            self._budget.give_back(self._bytes)
+            self._bytes = 0
+            raise
         self._bytes += number
         self.facts["bytes"] = self._bytes
 

@@ -90,7 +90,12 @@ class Workshop:
         return name
 
     async def answer(
-        self, data: bytes, model: str, render: Callable[[SaliencyResult], T], facts: dict[str, object]
+        self,
+        data: bytes,
+        model: str,
+        render: Callable[[SaliencyResult], T],
+        facts: dict[str, object],
+        background: bytes | None = None,
     ) -> T:
         """Make the answer for one photo.
 
@@ -102,16 +107,21 @@ class Workshop:
             model: The name of a loaded model.
             render: A function that makes the answer from the result. A thread calls it.
             facts: What the log says of the request; the photo's size and its batch are added.
+            background: Another picture that `render` reads. Its pixels count too.
 
         Raises:
-            Problem: The photo cannot be read or is too large.
+            Problem: The photo or the background cannot be read or is too large.
         """
         pipeline = self.pipelines[model]
         self._coming += 1
         came = False
         try:
-            size = await _finished(self._headers.submit(self._check_size, data))
-            async with self._pixels.hold(_PIXELS_PER_THREAD if size is None else size[0] * size[1]):
+            pixels = await _finished(self._headers.submit(self._count_pixels, data))
+            if background is not None:
+                pixels += await _finished(
+                    self._headers.submit(self._count_pixels, background, "the background")
+                )
+            async with self._pixels.hold(pixels):
                 photo, x = await _finished(self._pool.submit(self._prepare, pipeline, data))
                 del data
                 facts["height"], facts["width"] = photo.size
@@ -127,20 +137,21 @@ class Workshop:
             if not came:
                 self._coming -= 1
 
-    def _check_size(self, data: bytes) -> tuple[int, int] | None:
-        """Read the photo's (height, width) from its header; None if that is not possible."""
+    def _count_pixels(self, data: bytes, name: str = NAME) -> int:
+        """Read the number of pixels from a picture's header; some large number if that is not possible."""
         size = peek_size(data)
-        if size is not None:
-            self._check(size)
-        return size
+        if size is None:
+            return _PIXELS_PER_THREAD
+        self._check(size, name)
+        return size[0] * size[1]
 
-    def _check(self, size: tuple[int, int]) -> None:
+    def _check(self, size: tuple[int, int], name: str = NAME) -> None:
         height, width = size
         if max(size) > self.settings.max_side or height * width > self.settings.max_pixels:
             raise Problem(
                 413,
                 "photo_too_large",
-                f"{NAME} has {width} × {height} pixels, expected at most "
+                f"{name} has {width} × {height} pixels, expected at most "
                 f"{self.settings.max_pixels:,} in all and {self.settings.max_side:,} on a side; shrink it",
             )
 
