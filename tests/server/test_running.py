@@ -154,8 +154,10 @@ def test_the_options_of_the_command_are_the_settings(monkeypatch: pytest.MonkeyP
     assert (seen["host"], seen["port"], seen["workers"]) == ("127.0.0.1", 7000, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"allow_urls": ("http://x/",)}, {"api_keys": "nowhere"}])
-def test_wrong_hosts_and_keys_end_the_command_before_its_workers_start(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"allow_urls": ("http://x/",)}, {"api_keys": "nowhere"}, {"models": ("/nowhere",)}]
+)
+def test_wrong_hosts_keys_and_models_end_the_command_before_its_workers_start(wrong: dict[str, Any]) -> None:
     with pytest.raises((ValueError, OSError), match=r"allowed host|nowhere"):
         server.serve(Settings(**wrong), workers=2)
 
