@@ -17,19 +17,21 @@ from ..checkpoints import Conv, Folded, walk
 from ..config import U2NetConfig
 from .graph_files import import_runtime
 from .onnx_builder import output_names
+from .precision import sensitive_convolutions
 
-WeightType: TypeAlias = Literal["float32", "float16"]
-"""The type in which the weights of the convolutions are stored. The model calculates in float32."""
+WeightType: TypeAlias = Literal["float32", "float16", "int8"]
+"""The type of most weights: float16 ones become float32 when the model is loaded, and int8 ones also calculate
+in int8, with activations that are quantised for each photo (LiteRT calls it dynamic range)."""
 
 PIXELS_NAME = "image"
 SIGNATURE = "serving_default"
 """The name of the model's only function, the usual one."""
-FLOAT16_MAX = 65504.0
 
 _SCHEMA = "ai_edge_litert.schema_py_generated"
 _VERSION = 3  # of the file format; the only one in use
 # The oldest version of each operator that has what is used here; 1 where none is named
 _OPERATOR_VERSIONS = {"RESIZE_BILINEAR": 3, "DEQUANTIZE": 3}  # half-pixel centres; float16
+_INT8_CONV_VERSION = 5  # float32 activations, int8 weights with a scale for each output channel
 
 
 def build_litert(
@@ -49,7 +51,9 @@ def build_litert(
     Args:
         config: The config of the network.
         convs: The folded convolutions by their official names, as `fold` returns them.
-        weights: The type in which the weights are stored. Biases are always float32.
+        weights: The type of the weights, except those that it would damage: with "float16" those of
+            sensitive convolutions, with "int8" also those of convolutions that read their large values, and
+            those of the side outputs and the fusion. Biases are always float32.
         side_outputs: Whether the model also has the side outputs.
         metadata: Entries for the metadata of the file.
 
@@ -88,9 +92,15 @@ def _scale(graph: _GraphBuilder, config: U2NetConfig, pixels: int) -> int:
 
 
 _CAST = {"inDataType": 3, "outDataType": 0}  # UINT8, FLOAT32
-_TENSOR_TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32"}
+_TENSOR_TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "int8": "INT8"}
 
 Shape: TypeAlias = tuple[int, ...]
+
+
+def round_float16(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to float16 and back; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16).astype(np.float32)
 
 
 class _GraphBuilder:
@@ -103,8 +113,10 @@ class _GraphBuilder:
         self.shapes: list[Shape] = []
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
-        self.opcodes: list[str] = []
+        self.opcodes: list[tuple[str, int]] = []
         self.buffers: list[Any] = [self.schema.BufferT()]  # tensors that are calculated share the empty one
+        self.sensitive = {*sensitive_convolutions(convs)}
+        self.large: set[int] = set()  # the tensors that hold channels from sensitive convolutions
 
     def tensor(self, name: str, shape: Shape, kind: str = "FLOAT32", buffer: int = 0) -> int:
         """Add a tensor and return its index."""
@@ -134,12 +146,14 @@ class _GraphBuilder:
         *,
         name: str | None = None,
         options: tuple[str, Mapping[str, Any]] | None = None,
+        version: int | None = None,
     ) -> int:
         """Add an operator and return the index of its output tensor."""
         made = self.schema.OperatorT()
-        if op not in self.opcodes:
-            self.opcodes.append(op)
-        made.opcodeIndex = self.opcodes.index(op)
+        opcode = op, version or _OPERATOR_VERSIONS.get(op, 1)
+        if opcode not in self.opcodes:
+            self.opcodes.append(opcode)
+        made.opcodeIndex = self.opcodes.index(opcode)
         output = self.tensor(name or f"{op.lower()}_{len(self.operators)}", shape)
         made.inputs, made.outputs = [*inputs], [output]
         if options is not None:
@@ -147,16 +161,14 @@ class _GraphBuilder:
             made.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
             made.builtinOptions = getattr(self.schema, f"{kind}T")(**values)
         self.operators.append(made)
+        if op != "CONV_2D" and self.large & {*inputs}:
+            self.large.add(output)
         return output
 
     def conv(self, conv: Conv, x: int) -> int:
-        weight, bias = self.convs[conv.name]
-        stored = weight.transpose(0, 2, 3, 1)
-        if self.weights == "float16" and np.abs(stored).max() <= FLOAT16_MAX:
-            half = self.constant(stored.astype(np.float16), f"{conv.name}.weight.float16")
-            filters = self.node("DEQUANTIZE", [half], stored.shape, name=f"{conv.name}.weight")
-        else:
-            filters = self.constant(stored, f"{conv.name}.weight")
+        kind = self._weight_type(conv, x)
+        filters = self._filters(conv, kind)
+        bias = self.constant(self.convs[conv.name].bias, f"{conv.name}.bias")
         functions = self.schema.ActivationFunctionType
         options = {
             "padding": self.schema.Padding.SAME,
@@ -166,13 +178,44 @@ class _GraphBuilder:
             "dilationWFactor": conv.dilation,
             "dilationHFactor": conv.dilation,
         }
-        return self.node(
+        output = self.node(
             "CONV_2D",
-            [x, filters, self.constant(bias, f"{conv.name}.bias")],
+            [x, filters, bias],
             (*self.shapes[x][:3], conv.out),
             name=conv.name,
             options=("Conv2DOptions", options),
+            version=_INT8_CONV_VERSION if kind == "int8" else None,
         )
+        if conv.name in self.sensitive:
+            self.large.add(output)
+        return output
+
+    def _weight_type(self, conv: Conv, x: int) -> WeightType:
+        """Choose the type of a convolution's weights; `x` is its input."""
+        weight = self.convs[conv.name].weight
+        if self.weights == "int8" and not (
+            conv.name in self.sensitive or x in self.large or not conv.normed
+        ):
+            return "int8"
+        rounded = round_float16(weight)
+        harmless = conv.name not in self.sensitive and np.isfinite(rounded).all()
+        return "float16" if self.weights != "float32" and (harmless or (rounded == weight).all()) else "float32"
+
+    def _filters(self, conv: Conv, kind: WeightType) -> int:
+        """Store the weights of a convolution as (out, height, width, in); returns the index of the tensor."""
+        weight, name = self.convs[conv.name].weight.transpose(0, 2, 3, 1), f"{conv.name}.weight"
+        if kind == "float32":
+            return self.constant(weight, name)
+        if kind == "float16":
+            half = self.constant(weight.astype(np.float16), f"{name}.float16")
+            return self.node("DEQUANTIZE", [half], weight.shape, name=name)
+        scale = np.abs(weight).max((1, 2, 3)) / np.float32(127)
+        scale[scale == 0] = 1
+        filters = self.constant(np.rint(weight / scale[:, None, None, None]).astype(np.int8), name)
+        quantization = self.schema.QuantizationParametersT()
+        quantization.scale, quantization.zeroPoint = [*map(float, scale)], [0] * conv.out
+        self.tensors[filters].quantization = quantization
+        return filters
 
     def pool(self, x: int) -> int:
         n, height, width, channels = self.shapes[x]
@@ -210,7 +253,7 @@ class _GraphBuilder:
         model = schema.ModelT()
         model.version, model.description = _VERSION, "u2net-hub"
         model.subgraphs = [graph]
-        model.operatorCodes = [self._opcode(op) for op in self.opcodes]
+        model.operatorCodes = [self._opcode(op, version) for op, version in self.opcodes]
         model.signatureDefs = [self._signature(inputs, outputs)]
         model.metadata = []
         for name, text in metadata.items():
@@ -222,11 +265,11 @@ class _GraphBuilder:
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
 
-    def _opcode(self, op: str) -> Any:
+    def _opcode(self, op: str, version: int) -> Any:
         made = self.schema.OperatorCodeT()
         made.builtinCode = getattr(self.schema.BuiltinOperator, op)
         made.deprecatedBuiltinCode = min(made.builtinCode, 127)  # read by runtimes from before 2020
-        made.version = _OPERATOR_VERSIONS.get(op, 1)
+        made.version = version
         return made
 
     def _signature(self, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
