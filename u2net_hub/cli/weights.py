@@ -100,18 +100,25 @@ def convert(
 
 def export(
     model: Annotated[str, typer.Option(help="Weights: any source.")],
-    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml with a .bin beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write: .onnx, .xml with a .bin beside it, .tflite, or .mlpackage."),
+    ],
     format_: Annotated[
-        Literal["onnx", "openvino"] | None,
+        Literal["onnx", "openvino", "litert", "coreml"] | None,
         typer.Option("--format", help="File format. By default that of the suffix of --out."),
     ] = None,
     all_outputs: Annotated[
         bool, typer.Option("--all-outputs", help="Export the six side outputs too.")
     ] = False,
     precision: Annotated[
-        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO, and is calibrated on --data.")
+        Literal["exact", "int8"], typer.Option(help="int8 is for OpenVINO and LiteRT, and needs --data.")
     ] = "exact",
-    data: Annotated[Path | None, typer.Option(help="Folder of typical photos, to calibrate int8.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of typical photos, for int8.")] = None,
+    weights: Annotated[
+        Literal["float32", "float16"] | None,
+        typer.Option(help="Type of the weights in a file for phones, by default float16."),
+    ] = None,
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -128,6 +135,7 @@ def export(
             side_outputs=all_outputs,
             precision=precision,
             data=data,
+            weights=weights,
             overwrite=overwrite,
         )
     )

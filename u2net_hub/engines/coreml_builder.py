@@ -18,8 +18,6 @@ from .graph_files import import_runtime
 from .onnx_builder import output_names
 from .precision import sensitive_convolutions
 
-PIXELS_NAME = "image"
-
 
 def build_program(
     config: U2NetConfig, convs: Mapping[str, Folded], *, side_outputs: bool = False

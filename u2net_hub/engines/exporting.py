@@ -1,4 +1,4 @@
-"""Export networks as ONNX or OpenVINO files, which are compared with torch before they are written."""
+"""Export networks as files for other runtimes, which are compared with torch before they are written."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..atomic import write_files
 from ..checkpoints import fold
@@ -17,7 +16,9 @@ from ..hub import Source, load_network, resolve
 from .graph_files import import_runtime
 from .onnx_builder import OPSET, SMALLEST, build_graph
 from .open import open_engine
+from .phones import PHONE_SUFFIXES, PhoneFormat, check_phone_request, write_phone_file
 from .precision import Precision, float32_state, sensitive_convolutions
+from .scenes import make_scenes
 
 if TYPE_CHECKING:
     from ..model import U2Net
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-ExportFormat: TypeAlias = Literal["onnx", "openvino"]
-_SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
+ExportFormat: TypeAlias = Literal["onnx", "openvino"] | PhoneFormat
+_SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "litert": PHONE_SUFFIXES["litert"],
+    "coreml": PHONE_SUFFIXES["coreml"],
+}
 
 TOLERANCE = 1e-3
 """The largest difference allowed in any pixel of a map in [0, 1].
@@ -45,6 +51,7 @@ def export(
     side_outputs: bool = False,
     precision: Precision = "exact",
     data: str | Path | None = None,
+    weights: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a network as a file that runs without this library and without torch.
@@ -55,14 +62,23 @@ def export(
     the outputs, the preprocessing, the config and the smallest size. The file is written only if its maps
     differ from torch's by at most 1e-3, at two sizes and two batch sizes.
 
+    Files for phones, LiteRT and Core ML, have one size, that of the config, and a batch of one. Their input
+    is called "image" and holds the pixels of a resized photo, from 0 to 255; the scaling is inside. They are
+    compared on two pictures. In LiteRT, "image" is uint8 (1, height, width, channels) and the outputs are
+    float32 (1, height, width, out); in Core ML they are a picture and float32 (1, out, height, width).
+
     Args:
         source: A U2Net, or what `U2Net.from_pretrained` takes.
-        out: The file to write: .onnx, or .xml, which gets a .bin file beside it.
-        format: "onnx" or "openvino". None takes the format that belongs to the suffix of `out`.
+        out: The file to write: .onnx; .xml, which gets a .bin file beside it; .tflite; or .mlpackage, which
+            is a folder.
+        format: "onnx", "openvino", "litert" or "coreml". None takes the format of the suffix of `out`.
         side_outputs: Whether the file also has the six side outputs.
         precision: "exact" writes float32, which OpenVINO can also run as "fast". "int8" is for OpenVINO and
-            is calibrated on photos; the difference of its maps from torch's is logged and has no limit.
+            is calibrated on photos; the difference of its maps from torch's is logged and has no limit. For
+            LiteRT it has int8 weights, and the maps of photos may differ by 0.004 on average.
         data: For "int8", a folder of photos or a data set that is like the photos of later use.
+        weights: The type of the weights in a file for phones: "float16" (the default), which in Core ML also
+            calculates in float16, or "float32".
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -72,15 +88,33 @@ def export(
         FileExistsError: The file exists.
         ValueError: Suffix, format and precision do not go together, the source is unknown, or the file's
             maps differ from the network's.
-        ImportError: onnx, onnxruntime, openvino or nncf is not installed.
+        ImportError: A package that the format needs is not installed.
     """
     out = Path(out)
     format = _check_request(out, format, precision, data)
-    names = [out.name] if format == "onnx" else [out.name, out.with_suffix(".bin").name]
+    for_phones = None
+    if format in PHONE_SUFFIXES:
+        for_phones = check_phone_request(out, weights, precision, data)
+    elif weights is not None:
+        raise ValueError(f"weights is for files for phones, litert and coreml, and the format is {format!r}")
+    names = [out.name, out.with_suffix(".bin").name] if format == "openvino" else [out.name]
     for name in names:
         if not overwrite and out.with_name(name).exists():
             raise FileExistsError(f"{out.with_name(name)} is there; choose another name or overwrite it")
+    if isinstance(source, str | Path):
+        source = resolve(source)
     network = _load(source)
+    if for_phones is not None:
+        write_phone_file(
+            network,
+            out,
+            weights=for_phones,
+            side_outputs=side_outputs,
+            data=data,
+            weights_sha256=source.sha256 if isinstance(source, Source) else None,
+            overwrite=overwrite,
+        )
+        return out
     convs = fold(network.config, float32_state(network))
     said = {"float32": json.dumps(sensitive_convolutions(convs)), "opset": str(OPSET)}
     graph = build_graph(network.config, convs, side_outputs=side_outputs, metadata=said).SerializeToString()
@@ -121,7 +155,7 @@ def check_exported(
     largest, total = 0.0, []
     for size in ((height, width), _ODD_SIZE):
         for n in (1, 3):
-            x = _scenes(rng, (n, network.config.in_channels, *size))
+            x = make_scenes(rng, (n, network.config.in_channels, *size))
             found = engine(x, side_outputs=side_outputs)
             expected = reference(x, side_outputs=side_outputs)
             for y, wanted in zip(found, expected, strict=True):
@@ -144,8 +178,8 @@ def _check_request(
     out: Path, format: ExportFormat | None, precision: Precision, data: str | Path | None
 ) -> ExportFormat:
     """Return the format of a requested export; raise as `export` does if the request is invalid."""
-    if format is not None and format not in get_args(ExportFormat):
-        raise ValueError(f"unknown format {format!r}, expected one of {list(get_args(ExportFormat))}")
+    if format is not None and format not in _SUFFIXES:
+        raise ValueError(f"unknown format {format!r}, expected one of {list(_SUFFIXES)}")
     by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
     if out.suffix not in by_suffix or format not in (None, by_suffix[out.suffix]):
         wanted = _SUFFIXES[format] if format else " or ".join(by_suffix)
@@ -155,9 +189,9 @@ def _check_request(
             f"precision {precision!r} is chosen when a file is run, expected 'exact' or 'int8' for an export"
         )
     found = by_suffix[out.suffix]
-    if precision == "int8" and (found != "openvino" or data is None):
+    if precision == "int8" and (found == "onnx" or (found == "openvino" and data is None)):
         raise ValueError(
-            "int8 is for OpenVINO and needs photos to calibrate on: "
+            "int8 is for OpenVINO and LiteRT and needs photos to calibrate on: "
             "u2net export --format openvino --precision int8 --data FOLDER --out FILE.xml"
         )
     if data is not None and precision != "int8":
@@ -165,12 +199,10 @@ def _check_request(
     return found
 
 
-def _load(source: U2Net | Source | str | Path) -> U2Net:
+def _load(source: U2Net | Source) -> U2Net:
     from ..model import U2Net
 
-    if isinstance(source, U2Net):
-        return source
-    return load_network(U2Net, source if isinstance(source, Source) else resolve(source))
+    return load_network(U2Net, source) if isinstance(source, Source) else source
 
 
 def _write_openvino(
@@ -184,19 +216,3 @@ def _write_openvino(
         assert data is not None
         model = quantise(model, network.config, data)
     ov.serialize(model, path)
-
-
-def _scenes(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Make inputs that show a disc on a background of another colour; in noise, networks find no object."""
-    _, channels, height, width = shape
-    y, x = np.mgrid[:height, :width]
-    scenes = rng.normal(0, 0.1, shape)
-    for scene in scenes:
-        centre, radius = (
-            rng.uniform(0.35, 0.65, 2) * (height, width),
-            rng.uniform(0.2, 0.35) * min(height, width),
-        )
-        disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
-        ground, colour = rng.uniform(-1.5, 1.5, (2, channels, 1, 1))
-        scene += np.where(disc, colour, ground)
-    return scenes.astype(np.float32)

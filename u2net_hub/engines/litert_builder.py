@@ -8,22 +8,17 @@ as LiteRT has them. The output tensor of each convolution has the convolution's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints import Conv, Folded, walk
 from ..config import U2NetConfig
-from .graph_files import import_runtime
 from .onnx_builder import output_names
+from .phone_graph import PIXELS_NAME, WeightType, fits_float16, import_for
 from .precision import sensitive_convolutions
 
-WeightType: TypeAlias = Literal["float32", "float16", "int8"]
-"""The type of most weights: float16 ones become float32 when the model is loaded, and int8 ones also calculate
-in int8, with activations that are quantised for each photo (LiteRT calls it dynamic range)."""
-
-PIXELS_NAME = "image"
 SIGNATURE = "serving_default"
 """The name of the model's only function, the usual one."""
 
@@ -41,7 +36,7 @@ def build_litert(
     weights: WeightType = "float32",
     side_outputs: bool = False,
     metadata: Mapping[str, str] | None = None,
-) -> bytes:
+) -> tuple[bytes, dict[str, WeightType]]:
     """Build the LiteRT model of a network.
 
     The input is called "image": uint8 (1, height, width, channels), a photo that was resized to the input
@@ -57,6 +52,9 @@ def build_litert(
         side_outputs: Whether the model also has the side outputs.
         metadata: Entries for the metadata of the file.
 
+    Returns:
+        The content of the file, and the type of the weights of each convolution.
+
     Raises:
         ImportError: ai-edge-litert is not installed.
     """
@@ -71,7 +69,7 @@ def build_litert(
         else graph.node("LOGISTIC", [x], graph.shapes[x], name=name)
         for name, x in zip(names, (fused, *sides), strict=False)
     ]
-    return graph.pack([pixels], outputs, metadata or {})
+    return graph.pack([pixels], outputs, metadata or {}), graph.types
 
 
 def _scale(graph: _GraphBuilder, config: U2NetConfig, pixels: int) -> int:
@@ -80,7 +78,9 @@ def _scale(graph: _GraphBuilder, config: U2NetConfig, pixels: int) -> int:
     top = graph.constant(np.array(255, np.float32))
     if config.scale == "image_max":
         axes = graph.constant(np.array([1, 2, 3], np.int32))
-        top = graph.node("REDUCE_MAX", [x, axes], (1, 1, 1, 1), options=("ReducerOptions", {"keepDims": True}))
+        top = graph.node(
+            "REDUCE_MAX", [x, axes], (1, 1, 1, 1), options=("ReducerOptions", {"keepDims": True})
+        )
         # a black image is divided by 1
         one = graph.constant(np.array(1, np.float32))
         top = graph.node("MAXIMUM", [top, one], (1, 1, 1, 1), options=("MaximumMinimumOptions", {}))
@@ -97,17 +97,11 @@ _TENSOR_TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "
 Shape: TypeAlias = tuple[int, ...]
 
 
-def round_float16(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round to float16 and back; what is too large for it becomes infinite."""
-    with np.errstate(over="ignore"):
-        return array.astype(np.float16).astype(np.float32)
-
-
 class _GraphBuilder:
     """The operations of the network for `walk`: each adds operators and returns the index of its tensor."""
 
     def __init__(self, convs: Mapping[str, Folded], weights: WeightType) -> None:
-        self.schema = import_runtime(_SCHEMA, "litert")
+        self.schema = import_for("litert", _SCHEMA)
         self.convs = convs
         self.weights = weights
         self.shapes: list[Shape] = []
@@ -116,6 +110,7 @@ class _GraphBuilder:
         self.opcodes: list[tuple[str, int]] = []
         self.buffers: list[Any] = [self.schema.BufferT()]  # tensors that are calculated share the empty one
         self.sensitive = {*sensitive_convolutions(convs)}
+        self.types: dict[str, WeightType] = {}
         self.large: set[int] = set()  # the tensors that hold channels from sensitive convolutions
 
     def tensor(self, name: str, shape: Shape, kind: str = "FLOAT32", buffer: int = 0) -> int:
@@ -166,7 +161,7 @@ class _GraphBuilder:
         return output
 
     def conv(self, conv: Conv, x: int) -> int:
-        kind = self._weight_type(conv, x)
+        kind = self.types[conv.name] = self._weight_type(conv, x)
         filters = self._filters(conv, kind)
         bias = self.constant(self.convs[conv.name].bias, f"{conv.name}.bias")
         functions = self.schema.ActivationFunctionType
@@ -193,13 +188,11 @@ class _GraphBuilder:
     def _weight_type(self, conv: Conv, x: int) -> WeightType:
         """Choose the type of a convolution's weights; `x` is its input."""
         weight = self.convs[conv.name].weight
-        if self.weights == "int8" and not (
-            conv.name in self.sensitive or x in self.large or not conv.normed
-        ):
+        if self.weights == "int8" and not (conv.name in self.sensitive or x in self.large or not conv.normed):
             return "int8"
-        rounded = round_float16(weight)
-        harmless = conv.name not in self.sensitive and np.isfinite(rounded).all()
-        return "float16" if self.weights != "float32" and (harmless or (rounded == weight).all()) else "float32"
+        if self.weights == "float32" or not fits_float16(weight, exactly=conv.name in self.sensitive):
+            return "float32"
+        return "float16"
 
     def _filters(self, conv: Conv, kind: WeightType) -> int:
         """Store the weights of a convolution as (out, height, width, in); returns the index of the tensor."""
