@@ -119,7 +119,7 @@ def open_coreml(path: Path, *, rounded: bool = False) -> Run:
     for op in function.operations:
         settings = {name: getattr(op.inputs.get(name), "val", None) for name in _SETTINGS}
         if op.op_type not in {"const", "cast", *_OPERATIONS} or any(
-            value not in (None, _SETTINGS[name][op.op_type]) for name, value in settings.items()
+            value not in (None, _SETTINGS[name].get(op.op_type)) for name, value in settings.items()
         ):
             raise ValueError(f"{path} holds an operation that is unknown here: {op.op_type} {settings}")
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..checkpoints import Conv, Folded, walk
 from ..config import U2NetConfig
-from .graph_files import import_runtime
 from .onnx_builder import output_names
+from .phone_graph import import_for
 from .precision import sensitive_convolutions
 
 
@@ -39,7 +39,7 @@ def build_program(
     Raises:
         ImportError: coremltools is not installed.
     """
-    ct = import_runtime("coremltools", "coreml")
+    ct = import_for("coreml", "coremltools")
     from coremltools.converters.mil import Builder as mb
 
     graph = _GraphBuilder(mb, convs)

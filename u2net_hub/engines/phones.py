@@ -18,12 +18,11 @@ from ..atomic import write_file, write_folder
 from ..checkpoints import fold
 from ..config import U2NetConfig
 from ..imaging import Photo, check_channels, load, preprocess
-from .coreml import open_coreml, write_coreml
-from .graph_files import import_runtime
+from .coreml import import_coremltools, open_coreml, write_coreml
 from .litert import METADATA_NAME, Run, open_litert
 from .litert_builder import build_litert
 from .onnx_builder import output_names
-from .phone_graph import WeightType, describe
+from .phone_graph import WeightType, describe, import_for
 from .precision import Precision, float32_state
 from .quantisation import LIMIT, choose_photos
 from .scenes import make_scenes
@@ -69,8 +68,10 @@ def check_phone_request(
         )
     if weights not in (None, *get_args(WeightType)):
         raise ValueError(f"unknown weights {weights!r}, expected one of {list(get_args(WeightType))}")
-    for package in ("ai_edge_litert.interpreter", "flatbuffers") if format == "litert" else ("coremltools",):
-        import_runtime(package, format)
+    if format == "litert":
+        import_for("litert", "ai_edge_litert.interpreter")
+    else:
+        import_coremltools()
     if precision == "int8":
         return "int8"
     return "float32" if weights == "float32" else "float16"
