@@ -17,7 +17,7 @@ from PIL import Image
 from ..atomic import write_file, write_folder
 from ..checkpoints import fold
 from ..config import U2NetConfig
-from ..imaging import Photo, check_channels, load, preprocess
+from ..imaging import ImageSource, Photo, check_channels, load, preprocess
 from .coreml import import_coremltools, open_coreml, write_coreml
 from .litert import METADATA_NAME, Run, open_litert
 from .litert_builder import build_litert
@@ -104,7 +104,8 @@ def write_phone_file(
     """
     config = network.config
     check_channels(config)
-    photos = _read_photos(data, config) if data is not None else []
+    # a folder without photos is found before the work starts
+    photos = [read_pixels(path, config) for path in choose_photos(data)[1]] if data is not None else []
     convs = fold(config, float32_state(network))
     said = describe(config, weights, weights_sha256)
     names = output_names(config) if side_outputs else output_names(config)[:1]
@@ -158,8 +159,8 @@ def compare_maps(
     Raises:
         ValueError: The maps differ by more, or are others than expected.
     """
-    exact = _Reference(network)
-    rounded = _Reference(network, weights, biases)
+    exact = Reference(network)
+    rounded = Reference(network, weights, biases)
     largest, means = 0.0, []
     for pixels in _pictures(network.config):
         found = _checked(run(pixels), names, network.config)
@@ -186,7 +187,7 @@ def compare_int8(network: U2Net, run: Run, photos: Sequence[NDArray[np.uint8]], 
     Raises:
         ValueError: They differ by more than `LIMIT` on average.
     """
-    exact = _Reference(network)
+    exact = Reference(network)
     means = []
     for pixels in photos:
         found = _checked(run(pixels), names, network.config)[names[0]]
@@ -200,7 +201,7 @@ def compare_int8(network: U2Net, run: Run, photos: Sequence[NDArray[np.uint8]], 
     logger.info("maps of %d photos differ by %.5f on average from those of float32", len(photos), mean)
 
 
-class _Reference:
+class Reference:
     """The maps of a network in torch: pixels, uint8 (h, w, C) -> all outputs, each (out, h, w).
 
     Args:
@@ -255,15 +256,9 @@ def _pictures(config: U2NetConfig) -> Iterator[NDArray[np.uint8]]:
         yield np.rint((scene - low) / (high - low) * top).astype(np.uint8).transpose(1, 2, 0)
 
 
-def _read_photos(data: str | Path, config: U2NetConfig) -> list[NDArray[np.uint8]]:
-    """Read photos of a folder or data set at the input size: uint8 (h, w, C) each.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: There are too few photos, or one cannot be read.
-    """
-    raw = config.replace(
-        scale="255", mean=(0.0,) * config.in_channels, std=(1.0,) * config.in_channels
-    )  # pixels, resized as `preprocess` does it
-    _, paths = choose_photos(data)
-    return [np.rint(preprocess(load(path), raw) * 255).astype(np.uint8).transpose(1, 2, 0) for path in paths]
+def read_pixels(photo: ImageSource, config: U2NetConfig) -> NDArray[np.uint8]:
+    """Read a photo and resize it to the input as `imaging.preprocess` does: uint8 (h, w, C)."""
+    n = config.in_channels
+    raw = config.replace(scale="255", mean=(0.0,) * n, std=(1.0,) * n)
+    pixels: NDArray[np.uint8] = np.rint(preprocess(load(photo), raw) * 255).astype(np.uint8)
+    return pixels.transpose(1, 2, 0)
