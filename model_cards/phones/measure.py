@@ -8,11 +8,11 @@ or with u2net-hub[coreml,eval], and the command measures what the environment ha
     python model_cards/phones/measure.py --render
 
 The first line exports each file, and compares it on the photos of ECSSD-100 with the network in torch: the
-largest and the mean difference of the maps at the size of the network, and the S-measure. Whether int8 is good
-enough to be written is judged on photos of DUTS-TR, never on those of ECSSD. Core ML does not run on Linux:
-the operations of the package are carried out in torch, and each value that it holds in float16 is rounded.
-The second line times LiteRT on a machine that does nothing else. The third one writes the table into
-docs/phones.md.
+largest and the mean difference of the maps at the size of the network, and the S-measure. Whether int8 is
+good enough to be written is judged on photos of DUTS-TR, never on those of ECSSD. Core ML does not run on
+Linux: the operations of the package are carried out in torch, and each value that it holds in float16 is
+rounded. The second line times LiteRT on a machine that does nothing else. The third one writes the table
+into docs/phones.md.
 """
 
 from __future__ import annotations
