@@ -3,8 +3,8 @@
     npm install --prefix FOLDER @litertjs/core@2.5.3 @litertjs/wasm-utils@2.5.3
     python model_cards/phones/browser.py FOLDER
 
-It needs u2net-hub[litert,test] and Chromium, and prints the largest and the mean difference for a photo of the
-size of the input, for which the browser's resize does nothing.
+It needs u2net-hub[litert,test] and Chromium, and prints the largest and the mean difference for a photo of
+the size of the input, for which the browser's resize does nothing.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Run it from the root of the checkout. Each format has an environment of its own,
 or with u2net-hub[coreml,eval], and the command measures what the environment has:
 
     python model_cards/phones/measure.py --data ECSSD-100 --photos DUTS-TR
-    python model_cards/phones/measure.py --speed
+    python model_cards/phones/measure.py --speed --photos DUTS-TR
     python model_cards/phones/measure.py --render
 
 The first line exports each file, and compares it on the photos of ECSSD-100 with the network in torch: the
@@ -248,7 +248,7 @@ def main() -> None:
         record["machine"] = describe_machine("cpu")
     record["commands"] = [
         "python model_cards/phones/measure.py --data ECSSD-100 --photos DUTS-TR",
-        "python model_cards/phones/measure.py --speed",
+        "python model_cards/phones/measure.py --speed --photos DUTS-TR",
     ]
     OUT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if given.render:

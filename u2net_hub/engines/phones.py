@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..atomic import write_file, write_folder
-from ..checkpoints import fold
+from ..checkpoints import Folded, fold
 from ..config import U2NetConfig
 from ..imaging import ImageSource, Photo, check_channels, load, preprocess
 from .coreml import import_coremltools, open_coreml, write_coreml
@@ -121,15 +121,14 @@ def write_phone_file(
         if weights == "int8":
             compare_int8(network, run, photos, names)
         else:
-            halved = {name for name, kind in types.items() if kind == "float16"}
-            compare_maps(network, run, names, weights=halved)
+            compare_maps(network, run, names, halved=_halved(convs, types))
         write_file(out, content, overwrite=overwrite)
         return
     with tempfile.TemporaryDirectory(prefix="u2net-export-") as folder:
         made = Path(folder, out.name)
         types = write_coreml(config, convs, made, weights=weights, side_outputs=side_outputs, metadata=said)
-        halved = {name for name, kind in types.items() if kind == "float16"}
-        compare_maps(network, open_coreml(made), names, weights=halved, biases=halved)
+        halved = _halved(convs, types)
+        compare_maps(network, open_coreml(made), names, halved=halved, biases=True)
         if weights == "float16":
             compare_maps(network, open_coreml(made, rounded=True), names, limit=None)
         files = (path for path in sorted(made.rglob("*")) if path.is_file())
@@ -142,8 +141,8 @@ def compare_maps(
     run: Run,
     names: Sequence[str],
     *,
-    weights: Collection[str] = (),
-    biases: Collection[str] = (),
+    halved: Mapping[str, Folded] | None = None,
+    biases: bool = False,
     limit: float | None = TOLERANCE,
 ) -> None:
     """Compare the maps of a file with those of torch on two scenes.
@@ -152,15 +151,15 @@ def compare_maps(
         network: The network.
         run: Runs the file.
         names: The names of the outputs that the file must have.
-        weights: The convolutions whose weights the file holds in float16; torch gets them rounded too.
-        biases: The same for the biases.
+        halved: The folded convolutions whose weights the file holds in float16; torch rounds them too.
+        biases: Whether the file holds their biases in float16, too.
         limit: The largest difference allowed in any pixel; None allows a mean difference of `LIMIT`.
 
     Raises:
         ValueError: The maps differ by more, or are others than expected.
     """
     exact = Reference(network)
-    rounded = Reference(network, weights, biases)
+    rounded = Reference(network, halved, biases=biases)
     largest, means = 0.0, []
     for pixels in _pictures(network.config):
         found = _checked(run(pixels), names, network.config)
@@ -201,16 +200,23 @@ def compare_int8(network: U2Net, run: Run, photos: Sequence[NDArray[np.uint8]], 
     logger.info("maps of %d photos differ by %.5f on average from those of float32", len(photos), mean)
 
 
+def _halved(convs: Mapping[str, Folded], types: Mapping[str, WeightType]) -> dict[str, Folded]:
+    return {name: conv for name, conv in convs.items() if types[name] == "float16"}
+
+
 class Reference:
     """The maps of a network in torch: pixels, uint8 (h, w, C) -> all outputs, each (out, h, w).
 
     Args:
         network: The network.
-        weights: The convolutions whose weights are rounded to float16, after batch norm was folded in.
-        biases: The same for the biases.
+        halved: The folded convolutions whose weights are rounded to float16. Torch folds batch norm anew;
+            where both foldings agree but for the last bits, the given one is rounded, as in the file.
+        biases: Whether their biases are rounded, too.
     """
 
-    def __init__(self, network: U2Net, weights: Collection[str] = (), biases: Collection[str] = ()) -> None:
+    def __init__(
+        self, network: U2Net, halved: Mapping[str, Folded] | None = None, *, biases: bool = False
+    ) -> None:
         import torch
 
         from .torch_engine import TorchEngine
@@ -218,11 +224,13 @@ class Reference:
         self.config = network.config
         fused = deepcopy(network).float().fuse()
         with torch.no_grad():
-            for names, kind in ((weights, "weight"), (biases, "bias")):
-                for name in names:
-                    block = fused.get_submodule(name)
+            for name, folded in (halved or {}).items():
+                block = fused.get_submodule(name)
+                for kind in ("weight", "bias") if biases else ("weight",):
                     tensor = getattr(getattr(block, "conv_s1", block), kind)
-                    tensor.copy_(tensor.half().float())
+                    given = torch.from_numpy(getattr(folded, kind))
+                    same = torch.isclose(given, tensor, rtol=1e-4, atol=1e-6 * float(tensor.abs().max()))
+                    tensor.copy_(torch.where(same, given, tensor).half().float())
         self.engine = TorchEngine(fused, "cpu")
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
