@@ -72,7 +72,7 @@ def make(file: File, folder: Path, photos: Path | None) -> Path:
     """Export one file."""
     out = folder / f"{file.model}-{file.weights}{PHONE_SUFFIXES[file.format]}"
     if file.weights == "int8":
-        return export(file.model, out, precision="int8", data=photos or "examples")
+        return export(file.model, out, precision="int8", data=photos)
     return export(file.model, out, weights=file.weights)
 
 
