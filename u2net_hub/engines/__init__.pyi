@@ -1,4 +1,9 @@
 from .exporting import export as export
+from .loader_files import (
+    check_loaders as check_loaders,
+    keep_loaders as keep_loaders,
+    loader_files as loader_files,
+)
 from .open import open_engine as open_engine
 from .precision import Precision as Precision
 from .protocol import (
