@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from ..config import U2NetConfig
 from .options import AllowPickle, For, License, Overwrite, Picture, ResultsFile, Token
 from .outputs import refuse_existing
 
 if TYPE_CHECKING:
-    from ..hub import Content, Pushed
+    from ..hub import Content, Pushed, Weights
 
 
 def card(
@@ -39,20 +40,8 @@ def card(
 ) -> None:
     """Write a model card from a config and its results, or update one; with --for, lay its folder out."""
     from ..atomic import write_file
-    from ..checkpoints import read_checkpoint
-    from ..config import STAGES, U2NetConfig
     from ..evaluation import Results
-    from ..hub import (
-        CONFIG_NAME,
-        PICTURE_NAME,
-        Weights,
-        convert_line,
-        laid_out,
-        list_bundled,
-        render_card,
-        resolve,
-        validate_card,
-    )  # fmt: skip
+    from ..hub import CONFIG_NAME, PICTURE_NAME, laid_out, render_card, validate_card
 
     existing = _read_card(out) if out.is_file() else None
     # a card is brought up to date, and the text of people in it is kept; nothing else is touched
@@ -62,26 +51,16 @@ def card(
             refuse_existing([out.with_name(PICTURE_NAME)], overwrite=overwrite)
     if for_ and not check:
         _lay_out(model, out.parent, for_, allow_pickle=allow_pickle, overwrite=overwrite)
-    if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
-        config, weights, beside = U2NetConfig(variant=model), None, None
-    else:
-        source = resolve(model, allow_pickle=allow_pickle)
-        if source.format != "safetensors":
-            raise ValueError(f"{model} is no .safetensors; run: {convert_line(model, allow_pickle)}")
-        config = source.config() or read_checkpoint(source.weights_path).config
-        weights = Weights.of(source.weights_path, source.sha256)
-        beside = source.weights_path.with_name("results.json")
-        name = name or (source.name if source.kind in ("hub", "bundled") else source.weights_path.parent.name)
-    if for_:
-        config = U2NetConfig.load(out.with_name(CONFIG_NAME))
-    results = results or (beside if beside is not None and beside.is_file() else None)
+    known = _describe(model, allow_pickle)
+    config = U2NetConfig.load(out.with_name(CONFIG_NAME)) if for_ else known.config
     if picture is not None and not check:
         _example(model, picture, out.with_name(PICTURE_NAME))
+    results = results or known.results
     text = render_card(
         config,
         None if results is None else Results.load(results),
-        name=name or model,
-        weights=weights,
+        name=name or known.name,
+        weights=known.weights,
         picture=out.with_name(PICTURE_NAME).is_file(),
         loaders=laid_out(config.other),
         license=license_,
@@ -93,6 +72,36 @@ def card(
     elif text != existing:
         raise ValueError(f"{out} is not up to date; update it by leaving out --check")
     typer.echo(out)
+
+
+class _Described(NamedTuple):
+    """What a card says of a source of weights."""
+
+    config: U2NetConfig
+    name: str
+    weights: Weights | None = None
+    results: Path | None = None
+    """results.json beside the weights."""
+
+
+def _describe(model: str, allow_pickle: bool) -> _Described:
+    """Describe a source of weights, or one of the two sizes without weights."""
+    from ..checkpoints import read_checkpoint
+    from ..config import STAGES
+    from ..hub import Weights, convert_line, list_bundled, resolve
+
+    if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
+        return _Described(U2NetConfig(variant=model), model)
+    source = resolve(model, allow_pickle=allow_pickle)
+    if source.format != "safetensors":
+        raise ValueError(f"{model} is no .safetensors; run: {convert_line(model, allow_pickle)}")
+    beside = source.weights_path.with_name("results.json")
+    return _Described(
+        source.config() or read_checkpoint(source.weights_path).config,
+        source.name if source.kind in ("hub", "bundled") else source.weights_path.parent.name,
+        Weights.of(source.weights_path, source.sha256),
+        beside if beside.is_file() else None,
+    )
 
 
 def _lay_out(

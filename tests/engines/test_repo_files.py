@@ -20,7 +20,7 @@ from PIL import Image
 from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig
 from u2net_hub.config import Stage
 from u2net_hub.engines import keep_loaders, loader_files
-from u2net_hub.engines.loader_files import network_source
+from u2net_hub.engines.repo_files import network_source
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
