@@ -97,7 +97,10 @@ def run(path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
         ("net.tflite", {"weights": "bfloat16"}, r"unknown weights 'bfloat16', expected one of"),
         ("net.tflite", {"data": "."}, r"data is for precision 'int8'"),
         ("net.mlpackage", {"precision": "int8", "data": "."}, r"Core ML files hold float32 or float16"),
-        ("net.onnx", {"weights": "float16"}, r"weights is for files for phones, litert and coreml"),
+        ("net.xml", {"weights": "float16"}, r"smaller weights are for ONNX, and the format is 'openvino'"),
+        ("net.tflite", {"part": "whole"}, r"postprocessing .* are for ONNX, and the format is 'litert'"),
+        ("net.mlpackage", {"input_type": "float32"}, r"input_type is not in a file of part 'network'"),
+        ("net.mlpackage", {"minmax": "auto"}, r"minmax is not in a file of part 'network'"),
     ],
 )
 def test_a_request_that_a_format_cannot_carry_says_so(

@@ -46,9 +46,11 @@ def build_litert(
     Args:
         config: The config of the network.
         convs: The folded convolutions by their official names, as `fold` returns them.
-        weights: The type of the weights, except those that it would damage: with "float16" those of
-            sensitive convolutions, with "int8" also those of convolutions that read their large values, and
-            those of the side outputs and the fusion. Biases are always float32.
+        weights: The type of the weights. float16 ones become float32 when the file is loaded. int8 ones also
+            calculate in int8, with activations that are quantised for each photo (dynamic range). Weights
+            that it would damage are excepted: with "float16" those of sensitive convolutions, with "int8"
+            also those of convolutions that read their large values, and those of the side outputs and the
+            fusion. Biases are always float32.
         side_outputs: Whether the model also has the side outputs.
         metadata: Entries for the metadata of the file.
 

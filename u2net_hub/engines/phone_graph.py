@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import U2NetConfig
-
-WeightType: TypeAlias = Literal["float32", "float16", "int8"]
-"""The type of most weights in a file. In LiteRT, float16 weights become float32 when the file is loaded, and
-int8 weights calculate in int8 with activations that are quantised for each photo (dynamic range)."""
+from .onnx_builder import WeightType as WeightType
 
 PIXELS_NAME = "image"
 """The name of the input, which holds the pixels of a photo that was resized to the size of the input."""
