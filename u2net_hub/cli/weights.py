@@ -95,8 +95,7 @@ def convert(
 def export(
     model: Annotated[str, typer.Option(help="Weights: any source.")],
     out: Annotated[
-        Path,
-        typer.Option(help="File to write: .onnx, .xml with a .bin beside it, .tflite, or .mlpackage."),
+        Path, typer.Option(help="File: .onnx, .xml with a .bin beside it, .tflite or .mlpackage.")
     ],
     format_: Annotated[
         Literal["onnx", "openvino", "litert", "coreml"] | None,

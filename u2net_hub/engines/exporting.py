@@ -109,28 +109,24 @@ def export(
     """
     out = Path(out)
     format = _check_request(out, format, precision, data)
-    for_phones: WeightType | None = None
-    stored: WeightType = weights or "float32"
-    if format in PHONE_SUFFIXES:
-        _check_part(format, part, input_type, minmax, "float32", side_outputs)
-        for_phones = check_phone_request(out, weights, precision, data)
-    else:
-        _check_part(format, part, input_type, minmax, stored, side_outputs)
+    for_phones = format in PHONE_SUFFIXES
+    stored: WeightType = "float32" if for_phones else weights or "float32"
+    _check_part(format, part, input_type, minmax, stored, side_outputs)
+    if for_phones:
+        stored = check_phone_request(out, weights, precision, data)
     names = [out.name, out.with_suffix(".bin").name] if format == "openvino" else [out.name]
     for name in names:
         if not overwrite and out.with_name(name).exists():
             raise FileExistsError(f"{out.with_name(name)} is there; choose another name or overwrite it")
-    if isinstance(source, str | Path):
-        source = resolve(source)
-    network = _load(source)
-    if for_phones is not None:
+    network, sha256 = _load(source)
+    if for_phones:
         write_phone_file(
             network,
             out,
-            weights=for_phones,
+            weights=stored,
             side_outputs=side_outputs,
             data=data,
-            weights_sha256=source.sha256 if isinstance(source, Source) else None,
+            weights_sha256=sha256,
             overwrite=overwrite,
         )
         return out
@@ -313,10 +309,14 @@ def _check_request(
     return found
 
 
-def _load(source: U2Net | Source) -> U2Net:
+def _load(source: U2Net | Source | str | Path) -> tuple[U2Net, str | None]:
+    """Load a network; also returns the SHA-256 of the file of its weights, if they come from one."""
     from ..model import U2Net
 
-    return load_network(U2Net, source) if isinstance(source, Source) else source
+    if isinstance(source, U2Net):
+        return source, None
+    source = source if isinstance(source, Source) else resolve(source)
+    return load_network(U2Net, source), source.sha256
 
 
 def _write_openvino(
