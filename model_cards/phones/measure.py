@@ -182,7 +182,7 @@ def table(record: Mapping[str, Any]) -> str:
             continue
         label = f"{file.model}, {'LiteRT' if file.format == 'litert' else 'Core ML'}, {file.weights}"
         how = "LiteRT on the CPU" if file.format == "litert" else "its operations, in torch"
-        change = row["s_measure"] - row["s_measure_torch"]
+        change = round(row["s_measure"] - row["s_measure_torch"], 4) or 0.0  # no -0.0000
         times = [f"{row[key]:.0f}" if key in row else "–" for key in ("ms_1_thread", "ms_2_threads")]
         rows.append(
             f"| {label} | {how} | {row['s_measure']:.4f} ({change:+.4f}) | {row['largest']:.4f} "

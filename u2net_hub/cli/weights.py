@@ -110,10 +110,7 @@ def export(
     data: Annotated[Path | None, typer.Option(help="Folder of typical photos, for int8.")] = None,
     with_preprocessing: Annotated[
         bool,
-        typer.Option(
-            "--with-preprocessing",
-            help="ONNX that takes a photo of any size and gives its map.",
-        ),
+        typer.Option("--with-preprocessing", help="ONNX that takes a photo of any size and gives its map."),
     ] = False,
     only: Annotated[
         Literal["preprocessing", "postprocessing"] | None,
