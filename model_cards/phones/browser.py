@@ -3,8 +3,8 @@
     npm install --prefix FOLDER @litertjs/core@2.5.3 @litertjs/wasm-utils@2.5.3
     python model_cards/phones/browser.py FOLDER
 
-It needs u2net-hub[litert,test] and Chromium, and prints the largest and the mean difference for a photo of
-the size of the input, for which the browser's resize does nothing.
+It needs u2net-hub[litert,test] and Chromium, and adds to results.json the largest and the mean difference for
+a photo of the size of the input, for which the browser's resize does nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from u2net_hub import export
 from u2net_hub.engines.litert import open_litert
 
 ROOT = Path(__file__).parents[2]
+OUT = Path(__file__).with_name("results.json")
 PAGE = """<!doctype html><script type="importmap">{"imports": {
   "@litertjs/core": "/node_modules/@litertjs/core/dist/index.js",
   "@litertjs/wasm-utils": "/node_modules/@litertjs/wasm-utils/dist/index.js"}}</script>
@@ -36,9 +38,6 @@ PAGE = """<!doctype html><script type="importmap">{"imports": {
     const find = await openNetwork("/node_modules/@litertjs/core/wasm/", "u2netp.tflite");
     const photo = await createImageBitmap(await (await fetch("photo.png")).blob());
     window.saliency = Array.from(await find(photo));
-    const begin = performance.now();
-    await find(photo);
-    window.milliseconds = performance.now() - begin;
   } catch (e) { window.problem = String(e && e.stack || e); }
   window.done = true;
 </script>"""
@@ -73,19 +72,21 @@ def main() -> None:
             if problem:
                 raise RuntimeError(problem)
             found = np.array(tab.evaluate("window.saliency"), np.float32).reshape(320, 320)
-            milliseconds = tab.evaluate("window.milliseconds")
             browser.close()
         server.shutdown()
     difference = np.abs(found - open_litert(content)(np.asarray(small))["saliency"][0])
-    print(
-        json.dumps(
-            {
-                "largest": float(difference.max()),
-                "mean": float(difference.mean()),
-                "milliseconds": milliseconds,
-            }
-        )
-    )
+    package = json.loads((packages / "@litertjs" / "core" / "package.json").read_text(encoding="utf-8"))
+    record = json.loads(OUT.read_text(encoding="utf-8"))
+    record["browser"] = {
+        "command": "python model_cards/phones/browser.py FOLDER",
+        "litert.js": package["version"],
+        "largest": round(float(difference.max()), 6),
+        "mean": round(float(difference.mean()), 7),
+        "bytes": len(content),
+        "date": date.today().isoformat(),
+    }
+    OUT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(record["browser"])
 
 
 if __name__ == "__main__":

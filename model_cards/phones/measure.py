@@ -188,6 +188,12 @@ def table(record: Mapping[str, Any]) -> str:
             f"| {label} | {how} | {row['s_measure']:.4f} ({change:+.4f}) | {row['largest']:.4f} "
             f"| {row['mean']:.5f} | {row['bytes'] / 1e6:.1f} | {' | '.join(times)} |"
         )
+    browser = record.get("browser")
+    if browser:
+        rows.append(
+            f"| u2netp, LiteRT, float16 | LiteRT.js {browser['litert.js']} in Chromium, one photo, against LiteRT "
+            f"| – | {browser['largest']:.4f} | {browser['mean']:.5f} | {browser['bytes'] / 1e6:.1f} | – | – |"
+        )
     machine = record.get("machine")
     said = f"\n\nProcessor: {machine['cpu']}." if machine else ""
     return "\n".join(rows) + said
