@@ -190,9 +190,10 @@ def table(record: Mapping[str, Any]) -> str:
         )
     browser = record.get("browser")
     if browser:
+        how = f"LiteRT.js {browser['litert.js']} in Chromium, one photo, against LiteRT"
         rows.append(
-            f"| u2netp, LiteRT, float16 | LiteRT.js {browser['litert.js']} in Chromium, one photo, against "
-            f"LiteRT | – | {browser['largest']:.4f} | {browser['mean']:.5f} | {browser['bytes'] / 1e6:.1f} | – | – |"
+            f"| u2netp, LiteRT, float16 | {how} | – | {browser['largest']:.4f} | {browser['mean']:.5f} "
+            f"| {browser['bytes'] / 1e6:.1f} | – | – |"
         )
     machine = record.get("machine")
     said = f"\n\nProcessor: {machine['cpu']}." if machine else ""
