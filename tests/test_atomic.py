@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from u2net_hub import atomic
-from u2net_hub.atomic import content_hash, write_file, write_files
+from u2net_hub.atomic import content_hash, write_file, write_files, write_folder
 
 
 def names_in(folder: Path) -> list[str]:
@@ -127,3 +127,38 @@ def test_the_hash_of_bytes_and_of_a_file_is_sha256(tmp_path):
 def test_the_hash_of_git_is_that_of_git_hash_object(tmp_path):
     # printf 'test content\n' | git hash-object --stdin, from the Git book
     assert content_hash(b"test content\n", git=True) == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+
+
+def test_a_folder_is_written_with_what_is_in_it(tmp_path):
+    write_folder(
+        tmp_path / "new" / "net.mlpackage", {"Manifest.json": b"{}", "Data/weights/weight.bin": b"1"}
+    )
+    folder = tmp_path / "new" / "net.mlpackage"
+    assert (folder / "Data" / "weights" / "weight.bin").read_bytes() == b"1"
+    assert names_in(folder.parent) == ["net.mlpackage"]
+
+
+def test_a_folder_that_is_replaced_keeps_no_old_file(tmp_path):
+    write_folder(tmp_path / "net", {"a": b"1", "old": b"2"})
+    with pytest.raises(FileExistsError):
+        write_folder(tmp_path / "net", {"a": b"3"})
+    write_folder(tmp_path / "net", {"a": b"3"}, overwrite=True)
+    assert names_in(tmp_path / "net") == ["a"]
+    assert names_in(tmp_path) == ["net"]
+
+
+def test_a_folder_of_other_files_is_never_replaced(tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "diary.txt").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        write_folder(tmp_path / "net", {"a": b"3"}, overwrite=True)
+    assert names_in(tmp_path / "net") == ["diary.txt"]
+
+
+def test_a_folder_stays_as_it_was_when_the_disk_is_full(tmp_path, full_disk):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "a").write_bytes(b"old")
+    with pytest.raises(OSError, match="free some space"):
+        write_folder(tmp_path / "net", {"a": b"1", "b": b"2"}, overwrite=True)
+    assert (tmp_path / "net" / "a").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["net"]

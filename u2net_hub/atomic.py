@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +80,40 @@ def write_files(
     finally:
         for path in unfinished.values():
             path.unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes], *, overwrite: bool = False) -> None:
+    """Write a folder with files in it, whole or not at all.
+
+    Args:
+        folder: The folder; its parents are made if they are missing.
+        contents: The content of each file, by its path in the folder, with "/" between the parts.
+        overwrite: Whether a folder that exists is replaced. One with none of these files is not: it is
+            something else.
+
+    Raises:
+        FileExistsError: The folder exists and may not be replaced.
+        OSError: A file cannot be written; the folder stays as it was.
+    """
+    there = os.path.lexists(folder)
+    if there and not (overwrite and folder.is_dir() and any((folder / name).is_file() for name in contents)):
+        raise FileExistsError(errno.EEXIST, "exists already and is not replaced", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, old = (folder.parent / f".u2net-{uuid4().hex}.tmp" for _ in range(2))
+    try:
+        for name, content in contents.items():
+            write_file(unfinished / name, content)
+        if there:
+            folder.rename(old)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if there:
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write(file: BinaryIO, content: bytes | memoryview, sync: bool) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,6 +126,16 @@ def test_a_file_that_differs_from_torch_is_refused_and_not_written(
     with pytest.raises(ValueError, match=r"differ from those of torch by up to .*nothing was written"):
         export(small(), tmp_path / f"net{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_maps_hold_nan_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_engine(source: object, **_: object) -> Callable[..., tuple[np.ndarray]]:
+        value = np.nan if isinstance(source, Path) else 0.5
+        return lambda x, **_: (np.full((len(x), 1, *x.shape[2:]), value, np.float32),)
+
+    monkeypatch.setattr(exporting, "open_engine", open_engine)
+    with pytest.raises(ValueError, match=r"differ from those of torch by up to nan"):
+        exporting.check_exported(small(), tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize(("suffix", "there"), [(".onnx", ".onnx"), (".xml", ".xml"), (".xml", ".bin")])
