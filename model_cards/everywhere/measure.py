@@ -357,15 +357,16 @@ def measure(context: Context, loader: str, found: Found) -> dict[str, Any]:
 def table(record: dict[str, dict[str, Any]]) -> str:
     """The rows of the record in Markdown."""
     lines = [
-        "| loader | what was run | largest | mean | worst photo | seconds | MB | maxF / MAE / S |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
+        "| loader | what was run | photos | largest | mean | worst photo | seconds | MB | maxF / MAE / S |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for found in record.values():
         scores = " / ".join(f"{value:.4f}"[1:] for value in found.get("scores", {}).values())
         seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
+        worst, megabytes = found["mean_of_the_worst_photo"], found["bytes"] / 1e6
         lines.append(
-            f"| {found['loader']} | {found['what']} | {found['largest']:.4f} | {found['mean']:.5f} | "
-            f"{found['mean_of_the_worst_photo']:.4f} | {seconds} | {found['bytes'] / 1e6:.1f} | {scores} |"
+            f"| {found['loader']} | {found['what']} | {found['photos']} | {found['largest']:.4f} | "
+            f"{found['mean']:.5f} | {worst:.4f} | {seconds} | {megabytes:.1f} | {scores} |"
         )
     return "\n".join(lines)
 
@@ -383,11 +384,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("ecssd", type=Path)
+    parser.add_argument("ecssd", type=Path, help="the folder of ECSSD-100")
     parser.add_argument("--model", default="u2netp")
     parser.add_argument("--rows", nargs="*", help="the rows to measure; all of them by default")
     parser.add_argument("--limit", type=int, help="the number of photos of the set, to try the command")
     parser.add_argument("--no-scores", dest="scores", action="store_false")
+    parser.add_argument("--table", action="store_true", help="only write the table from the record")
     parser.add_argument("--node-modules", type=Path)
     parser.add_argument("--transformers4", type=Path, help="the Python of an environment with transformers 4")
     parser.add_argument("--transformers5", type=Path, help="the Python of an environment with transformers 5")
@@ -397,6 +399,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *sorted((options.ecssd / "images").glob("*.jpg"))[: options.limit],
     ]
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    if options.table:
+        write(record)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         context = Context(options.model, photos, options.ecssd, Path(scratch), options)
         pipeline = SaliencyPipeline(options.model, engine="torch", device="cpu")
