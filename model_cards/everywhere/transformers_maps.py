@@ -1,4 +1,4 @@
-"""Makes masks with transformers, in an environment of its own; measure.py runs it."""
+"""Makes masks with transformers, in an environment of its own; measure.py runs it against a Hub."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageSegmentation
 
 job = json.loads(sys.argv[1])
-model = AutoModelForImageSegmentation.from_pretrained(job["folder"], trust_remote_code=True)
+model = AutoModelForImageSegmentation.from_pretrained(job["repo"], trust_remote_code=True)
 seconds = []
 for path in map(Path, job["photos"]):
     photo = Image.open(path).convert("RGB")
