@@ -14,12 +14,13 @@ const FOUND_FROM = 0.5; // u2net_hub.imaging.FOUND_FROM
 
 /**
  * Load the network: {run, name}.
- * @param wanted "auto", or one of the runtimes, for tests and for people with a slow graphics processor.
+ * @param wanted the name of a runtime, for tests and for people with a slow graphics processor; any other word
+ *   leaves the choice to the page.
  */
-export async function openNetwork(wanted = "auto") {
+export async function openNetwork(wanted) {
   const about = await (await get("network.json")).json();
   const graph = await unpack("network.pack");
-  const names = wanted === "auto" ? await suitable() : [wanted];
+  const names = Object.hasOwn(RUNTIMES, wanted) ? [wanted] : await suitable();
   for (const name of names) {
     try {
       return await open(name, about, graph);
