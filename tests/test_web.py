@@ -10,20 +10,22 @@ import re
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from PIL import Image
 
-from u2net_hub import SaliencyPipeline, SaliencyResult, U2NetConfig
+from u2net_hub import SaliencyPipeline, SaliencyResult, U2Net, U2NetConfig
+from u2net_hub.config import Stage
 from u2net_hub.demo.space import space_files
 from u2net_hub.engines import exporting
 
@@ -31,7 +33,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("playwright", reason="playwright drives the browser; install u2net-hub[test]")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 WEB = ROOT / "space" / "web"
@@ -67,6 +69,13 @@ def built(web: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             pytest.skip(f"the npm registry cannot be reached: {e}")
 
 
+class Light(NamedTuple):
+    """The page with a tiny network."""
+
+    folder: Path
+    pipeline: SaliencyPipeline
+
+
 class Host:
     """A plain host of files, which serves the page in a subfolder."""
 
@@ -74,6 +83,7 @@ class Host:
         self.folder = folder
         self.asked: list[str] = []
         self.bytes = 0
+        self.first_bytes = 0  # of the first visit alone
         self.down = False
         host = self
 
@@ -116,29 +126,74 @@ def host(built: tuple[Path, dict[str, int]]) -> Iterator[Host]:
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def light(
+    web: ModuleType, built: tuple[Path, dict[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> Light:
+    """The page with a network that takes no time: its confidence is that of its map, whatever it shows."""
+    torch.manual_seed(0)
+    stages = tuple(Stage(f"stage{i}", 2, 2, 3) for i in range(3))
+    config = U2NetConfig(variant="custom", stages=stages, input_size=(64, 64), minmax="always")
+    network = U2Net(config).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "check_exported", lambda *_, **__: 0.0)
+        packed = web.pack_network(network)
+    folder = shutil.copytree(built[0], tmp_path_factory.mktemp("light") / "page")
+    publish(web, folder, packed)
+    return Light(folder, SaliencyPipeline(network, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def light_host(light: Light) -> Iterator[Host]:
+    opened = Host(light.folder)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def other_host(
-    built: tuple[Path, dict[str, int]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Host]:
+def other_host(light: Light, tmp_path: Path) -> Iterator[Host]:
     """A host with a copy of the page, which a test may change."""
-    opened = Host(shutil.copytree(built[0], tmp_path_factory.mktemp("copy") / "page"))
+    opened = Host(shutil.copytree(light.folder, tmp_path / "page"))
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", nowhere])
-        yield chromium
-        chromium.close()
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+def launch(playwright: Playwright, *options: str) -> Browser:
+    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    arguments = ["--no-sandbox", nowhere, *options]
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    chromium = launch(playwright)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="module")
+def graphics(playwright: Playwright, light_host: Host) -> Iterator[Browser]:
+    """A browser with a graphics processor, which SwiftShader simulates."""
+    chromium = launch(playwright, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    page = chromium.new_page()
+    page.goto(f"{light_host.address}style.css")
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        pytest.skip("this Chromium has no SwiftShader for WebGPU")
+    page.close()
+    yield chromium
+    chromium.close()
 
 
 class Visitor:
     """A browser that has never seen the page, and what it asked for and complained of."""
 
-    def __init__(self, browser: Browser, host: Host) -> None:
+    def __init__(self, browser: Browser, host: Host, query: str = "") -> None:
         self.host = host
         self.outside: list[str] = []
         self.errors: list[str] = []
@@ -151,8 +206,9 @@ class Visitor:
         )
         self.page: Page = self.context.new_page()
         self.page.on("websocket", lambda socket: self.outside.append(socket.url))
-        self.page.goto(host.address)
+        self.page.goto(host.address + query)
         self.wait()
+        host.first_bytes = host.first_bytes or host.bytes
 
     def wait(self) -> None:
         expect(self.page.locator("html[data-ready]")).to_be_attached()
@@ -181,15 +237,25 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def _first(browser: Browser, host: Host) -> Iterator[Visitor]:
+def whole(browser: Browser, host: Host) -> Iterator[Visitor]:
+    """A visitor of the page as it is published, with U²-Net†."""
     visitor = Visitor(browser, host)
+    yield visitor
+    visitor.context.close()
+    assert visitor.outside == []
+    assert visitor.errors == []
+
+
+@pytest.fixture(scope="module")
+def _first(browser: Browser, light_host: Host) -> Iterator[Visitor]:
+    visitor = Visitor(browser, light_host)
     yield visitor
     visitor.context.close()
 
 
 @pytest.fixture
 def visitor(_first: Visitor) -> Iterator[Visitor]:
-    """One visitor for most tests; a test may ask for nothing outside and cause no error."""
+    """A visitor of the page with a tiny network; a test may ask for nothing outside and cause no error."""
     _first.page.set_viewport_size({"width": 1280, "height": 900})
     _first.page.check("[value=transparent]")
     yield _first
@@ -295,34 +361,37 @@ def test_the_gradio_space_does_not_hold_the_page() -> None:
 @in_browser
 @pytest.mark.parametrize("name", ["astronaut.jpg", "chelsea.jpg"])
 def test_the_cutout_is_that_of_the_pipeline(
-    visitor: Visitor, result: Callable[[str], SaliencyResult], name: str
+    whole: Visitor, result: Callable[[str], SaliencyResult], name: str
 ) -> None:
-    visitor.cut(EXAMPLES / name, "soft")
+    whole.page.check("[value=transparent]")
+    whole.cut(EXAMPLES / name, "soft")
     for edges, bound in (("soft", 0.005), ("sharp", 0.002), ("hair", 0.002)):
-        visitor.page.check(f"[value={edges}]")
-        found, expected = visitor.save(), result(name).cutout(edges=edges)  # type: ignore[arg-type]
+        whole.page.check(f"[value={edges}]")
+        found, expected = whole.save(), result(name).cutout(edges=edges)  # type: ignore[arg-type]
         assert found.mode == "RGBA"
         difference = np.abs(levels(found) - levels(expected))
         assert difference[..., 3].mean() <= bound
         seen = np.asarray(expected.getchannel("A")) > 0
         assert difference[seen][:, :3].mean() <= 0.002  # of JPEG decoders, and at the edges
-
-
-@in_browser
-def test_a_colour_lies_behind_the_cutout(visitor: Visitor, result: Callable[[str], SaliencyResult]) -> None:
-    visitor.cut(EXAMPLES / "chelsea.jpg")
-    visitor.page.check("[value=colour]")
-    visitor.page.fill("#colour", "#ff8800")
-    found = visitor.save()
+    expect(whole.page.locator("#verdict")).to_contain_text(f"Confidence {result(name).confidence:.2f}")
+    whole.page.check("[value=colour]")
+    whole.page.fill("#colour", "#ff8800")
+    found = whole.save()
     assert found.mode == "RGB"
-    assert np.abs(levels(found) - levels(result("chelsea.jpg").over("#ff8800"))).mean() <= 0.002
+    assert np.abs(levels(found) - levels(result(name).over("#ff8800", edges="hair"))).mean() <= 0.002
 
 
 @in_browser
-def test_photos_are_turned_upright_and_their_transparency_is_kept(
-    visitor: Visitor, remembering: Callable[..., SaliencyPipeline]
+def test_the_first_visit_takes_the_bytes_that_the_build_counts(
+    whole: Visitor, built: tuple[Path, dict[str, int]]
 ) -> None:
-    pipeline = remembering("u2netp", engine="onnxruntime")
+    asked = set(whole.host.asked)
+    assert not [name for name in asked if "webgpu" in name or "jspi" in name]
+    assert whole.host.first_bytes <= 1.05 * built[1]["wasm"]  # the page and its scripts come twice
+
+
+@in_browser
+def test_photos_are_turned_upright_and_their_transparency_is_kept(visitor: Visitor, light: Light) -> None:
     photo = Image.open(EXAMPLES / "chelsea.jpg").resize((226, 150))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90° to the right
@@ -331,7 +400,7 @@ def test_photos_are_turned_upright_and_their_transparency_is_kept(
     half.putalpha(Image.linear_gradient("L").resize(photo.size))
     for file in (turned, upload("half.png", half)):
         visitor.cut(file, "soft")
-        found, expected = visitor.save(), pipeline(file["buffer"]).cutout(edges="soft")  # type: ignore[call-overload]
+        found, expected = visitor.save(), light.pipeline(file["buffer"]).cutout(edges="soft")  # type: ignore[call-overload]
         assert found.size == expected.size
         assert np.abs(levels(found) - levels(expected))[..., 3].mean() <= 0.005
 
@@ -374,7 +443,7 @@ def test_a_broken_file_is_told_and_the_next_photo_works(visitor: Visitor) -> Non
     expect(visitor.page.locator("#save")).to_be_disabled()
     visitor.cut(EXAMPLES / "chelsea.jpg")
     expect(visitor.page.locator("#problem")).to_be_hidden()
-    expect(visitor.page.locator("#verdict")).to_contain_text("Object found")
+    expect(visitor.page.locator("#verdict")).to_contain_text("onfidence")
 
 
 @in_browser
@@ -424,9 +493,8 @@ def test_the_keyboard_is_enough(visitor: Visitor) -> None:
 
     page.check("[value=sharp]")
     tab_to("#files")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(EXAMPLES / "chelsea.jpg")
+    assert page.evaluate("document.activeElement.type") == "file"  # the browser opens it by Enter
+    page.set_input_files(":focus", EXAMPLES / "chelsea.jpg")
     expect(page.locator("#save")).to_be_enabled()
     tab_to("[name=edges]")
     page.keyboard.press("ArrowUp")
@@ -487,15 +555,12 @@ def test_after_the_first_visit_the_page_works_offline(
 ) -> None:
     visitor = new_visitor(other_host)
     expect(visitor.page.locator("#offline")).to_be_visible()
-    assert other_host.bytes <= 10_000_000
-    assert not [name for name in other_host.asked if "webgpu" in name or "jspi" in name]
     other_host.down = True
     visitor.page.reload()
     visitor.wait()
     assert visitor.page.evaluate("crossOriginIsolated")  # so that threads are allowed
     visitor.page.click("[data-example='chelsea.jpg']")
     expect(visitor.page.locator("#save")).to_be_enabled()
-    assert visitor.page.locator("#verdict").inner_text().startswith("Object found")
 
 
 @in_browser
@@ -503,7 +568,9 @@ def test_a_new_build_takes_over_as_a_whole(
     new_visitor: Callable[[Host], Visitor], web: ModuleType, other_host: Host
 ) -> None:
     visitor = new_visitor(other_host)
-    publish(web, other_host.folder)
+    page = (WEB / "page" / "index.html").read_text(encoding="utf-8")
+    changed = re.sub("<title>.*</title>", "<title>A new build</title>", page).encode()
+    publish(web, other_host.folder, {"index.html": changed})
     other_host.asked.clear()
     visitor.page.reload()
     expect(visitor.page.locator("#update")).to_be_visible()
@@ -529,16 +596,26 @@ def test_a_host_with_parts_of_two_builds_is_not_stored(
     assert visitor.page.evaluate("navigator.serviceWorker.controller") is None
 
 
-def publish(web: ModuleType, folder: Path) -> None:
-    """Put a build of a changed page in the place of one, as `build` does."""
+@in_browser
+@pytest.mark.parametrize("engine", ["webgpu", "jspi"])
+def test_the_network_runs_by_webgpu(graphics: Browser, light_host: Host, engine: str) -> None:
+    visitor = Visitor(graphics, light_host, f"?engine={engine}")  # which checks the map of a known picture
+    try:
+        expect(visitor.page.locator("html[data-ready=webgpu]")).to_be_attached()
+        visitor.cut(EXAMPLES / "chelsea.jpg")
+    finally:
+        visitor.context.close()
+    assert visitor.outside == []
+
+
+def publish(web: ModuleType, folder: Path, changed: Mapping[str, bytes]) -> None:
+    """Put a build with other files in the place of one, as `build` does."""
     script = (folder / "sw.js").read_text()
     listing = re.search(r"const FILES = (\{.*?\});", script, re.DOTALL)
     later = re.search(r"const LATER = (\[.*?\]);", script)
     assert listing is not None
     assert later is not None
     files = {name: (folder / name).read_bytes() for name in json.loads(listing[1])}
-    files["sw.js"] = (WEB / "page" / "sw.js").read_bytes()
-    page = (WEB / "page" / "index.html").read_text(encoding="utf-8")
-    files["index.html"] = re.sub("<title>.*</title>", "<title>A new build</title>", page).encode()
+    files |= {name: (WEB / "page" / name).read_bytes() for name in ("index.html", "sw.js")}
     words = {"NETWORK": "u2netp", "PARAMETERS": "1,131,181"}
-    web.replace(folder, web.fill(files, words, {"all": json.loads(later[1])}) | web.legal())
+    web.replace(folder, web.fill(files | dict(changed), words, {"all": json.loads(later[1])}) | web.legal())
