@@ -9,6 +9,9 @@ from pathlib import Path
 from ..config import U2NetConfig
 from .onnx_files import parse_onnx
 
+PHOTO_CONFIG = "photo_config"
+"""The entry of the config in files that hold more than the network."""
+
 
 def read_onnx_config(path: Path) -> U2NetConfig | None:
     """Read the config from an .onnx file that `export` made; None if another program made the file.
@@ -28,8 +31,13 @@ def metadata_config(metadata: Mapping[str, str], path: object) -> U2NetConfig | 
         path: The file, for messages.
 
     Raises:
-        ValueError: The entry "config" is not a valid config.
+        ValueError: The entry "config" is not a valid config, or the file takes photos.
     """
+    if PHOTO_CONFIG in metadata:
+        raise ValueError(
+            f"{path} does its own preprocessing or postprocessing, for programs without this library; give "
+            "the weights that it was exported from, or export them without --with-preprocessing"
+        )
     if not {"config", "outputs"} <= metadata.keys():
         return None
     try:

@@ -14,8 +14,9 @@ from .. import __version__
 from .bench import bench
 from .options import AllowPickle, Device, EngineChoice, PrecisionChoice
 from .photos import cutout, mask
+from .publishing import card, push
 from .training import check_data, eval_, train
-from .weights import card, convert, download, export, info, list_, push
+from .weights import convert, download, export, info, list_
 
 app = typer.Typer(
     name="u2net",

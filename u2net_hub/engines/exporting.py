@@ -15,8 +15,10 @@ from ..atomic import write_files
 from ..checkpoints import fold
 from ..hub import Source, load_network, resolve
 from .graph_files import import_runtime
-from .onnx_builder import OPSET, SMALLEST, build_graph
+from .onnx_builder import OPSET, SMALLEST, WeightType, build_graph
 from .open import open_engine
+from .photo_check import check_photo_graphs
+from .photo_graph import InputType, MinMax, Part, build_photo_graph, check_expressible
 from .precision import Precision, float32_state, sensitive_convolutions
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ TOLERANCE = 1e-3
 
 Another order of float32 operations causes at most a tenth of it.
 """
+MEAN_LIMIT = 0.004
+"""The largest mean difference allowed with smaller weights: one level of 256."""
 _ODD_SIZE = (SMALLEST + 14, SMALLEST + 60)
 
 
@@ -45,6 +49,10 @@ def export(
     side_outputs: bool = False,
     precision: Precision = "exact",
     data: str | Path | None = None,
+    part: Part = "network",
+    input_type: InputType | None = None,
+    minmax: MinMax | None = None,
+    weights: WeightType = "float32",
     overwrite: bool = False,
 ) -> Path:
     """Write a network as a file that runs without this library and without torch.
@@ -55,6 +63,12 @@ def export(
     the outputs, the preprocessing, the config and the smallest size. The file is written only if its maps
     differ from torch's by at most 1e-3, at two sizes and two batch sizes.
 
+    An ONNX file can also hold the steps before and after the network. With `part="whole"` it takes a photo,
+    "image" (1, channels, H, W) from 0 to 255, and gives its map, "saliency" (1, out, H, W), as
+    `SaliencyPipeline` makes it. "preprocessing" and "postprocessing" are these steps as files of their own,
+    for a program that runs the network elsewhere, e.g. on a GPU: the first turns "image" into "input", the
+    second turns "map" and "size", int64 [H, W], into "saliency".
+
     Args:
         source: A U2Net, or what `U2Net.from_pretrained` takes.
         out: The file to write: .onnx, or .xml, which gets a .bin file beside it.
@@ -62,7 +76,12 @@ def export(
         side_outputs: Whether the file also has the six side outputs.
         precision: "exact" writes float32, which OpenVINO can also run as "fast". "int8" is for OpenVINO and
             is calibrated on photos; the difference of its maps from torch's is logged and has no limit.
-        data: For "int8", a folder of photos or a data set that is like the photos of later use.
+        data: For precision "int8", a folder of photos or a data set that is like the photos of later use.
+        part: What an ONNX file holds: "network", "whole", "preprocessing" or "postprocessing".
+        input_type: The type of the photos, "uint8" (the default) or "float32".
+        minmax: Replaces the config's setting in the postprocessing.
+        weights: The type in which an ONNX file stores the weights, for a smaller download: "float16" or
+            "int8". The network calculates in float32. Its maps may differ by 0.004 on average.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -76,30 +95,86 @@ def export(
     """
     out = Path(out)
     format = _check_request(out, format, precision, data)
+    _check_part(format, part, input_type, minmax, weights, side_outputs)
     names = [out.name] if format == "onnx" else [out.name, out.with_suffix(".bin").name]
     for name in names:
         if not overwrite and out.with_name(name).exists():
             raise FileExistsError(f"{out.with_name(name)} is there; choose another name or overwrite it")
     network = _load(source)
-    convs = fold(network.config, float32_state(network))
-    said = {"float32": json.dumps(sensitive_convolutions(convs)), "opset": str(OPSET)}
-    graph = build_graph(network.config, convs, side_outputs=side_outputs, metadata=said).SerializeToString()
+    if part != "network":
+        check_expressible(network.config)
     import_runtime("onnxruntime" if format == "onnx" else "openvino", format)
     with tempfile.TemporaryDirectory(prefix="u2net-export-") as folder:
         made = Path(folder, out.name)
         if format == "onnx":
+            graph = make_onnx(
+                network,
+                part,
+                side_outputs=side_outputs,
+                input_type=input_type or "uint8",
+                minmax=minmax,
+                weights=weights,
+            )
             made.write_bytes(graph)
         else:
+            graph = build_network(network, side_outputs=side_outputs)
             _write_openvino(network, graph, made, precision, data)
-        check_exported(network, made, precision, side_outputs=side_outputs)
+            check_exported(network, made, precision, side_outputs=side_outputs)
         out.parent.mkdir(parents=True, exist_ok=True)
         # the graph comes last, because readers look for it
         write_files(out.parent, {name: made.with_name(name).read_bytes() for name in reversed(names)})
     return out
 
 
+def build_network(network: U2Net, *, side_outputs: bool = False, weights: WeightType = "float32") -> bytes:
+    """Build the ONNX file of a network, without checking it."""
+    convs = fold(network.config, float32_state(network))
+    said = {"float32": json.dumps(sensitive_convolutions(convs)), "opset": str(OPSET)}
+    built: bytes = build_graph(
+        network.config, convs, side_outputs=side_outputs, weights=weights, metadata=said
+    ).SerializeToString()
+    return built
+
+
+def make_onnx(
+    network: U2Net,
+    part: Part = "network",
+    *,
+    side_outputs: bool = False,
+    input_type: InputType = "uint8",
+    minmax: MinMax | None = None,
+    weights: WeightType = "float32",
+) -> bytes:
+    """Build an ONNX file, and check it; arguments and errors as for `export`."""
+    config = network.config if minmax is None else network.config.replace(minmax=minmax)
+    alone: bytes | None = None
+    if part in ("network", "whole"):
+        alone = build_network(network, side_outputs=side_outputs, weights=weights)
+        with tempfile.TemporaryDirectory(prefix="u2net-export-") as folder:
+            path = Path(folder, "network.onnx")
+            path.write_bytes(alone)
+            check_exported(network, path, side_outputs=side_outputs, weights=weights)
+        if part == "network":
+            return alone
+    convs = fold(network.config, float32_state(network))
+    parts: tuple[Part, ...] = ("preprocessing", "postprocessing", "whole") if part == "whole" else (part,)
+    graphs: dict[Part, bytes] = {
+        each: build_photo_graph(
+            config, convs, each, input_type=input_type, weights=weights, metadata={"opset": str(OPSET)}
+        ).SerializeToString()
+        for each in parts
+    }
+    check_photo_graphs(config, graphs, alone, input_type)
+    return graphs[part]
+
+
 def check_exported(
-    network: U2Net, path: Path, precision: Precision = "exact", *, side_outputs: bool = False
+    network: U2Net,
+    path: Path,
+    precision: Precision = "exact",
+    *,
+    side_outputs: bool = False,
+    weights: WeightType = "float32",
 ) -> float:
     """Compare the maps of a file with those of the network in torch; returns the largest difference.
 
@@ -108,9 +183,11 @@ def check_exported(
         path: The exported file.
         precision: The precision of the file; for "int8" any difference except NaN is accepted.
         side_outputs: Whether the file has side outputs.
+        weights: The type of the stored weights. Except for "float32", the mean difference of each map counts.
 
     Raises:
-        ValueError: The maps differ by more than 1e-3 in some pixel.
+        ValueError: The maps differ by more than 1e-3 in some pixel, or those of smaller weights by more than
+            0.004 on average.
     """
     engine = open_engine(
         path, engine="onnxruntime" if path.suffix == ".onnx" else "openvino", precision=precision
@@ -130,14 +207,52 @@ def check_exported(
                 difference = np.abs(y - wanted)
                 largest = max(largest, float(difference.max()))
                 total.append(float(difference.mean()))
-            if not largest <= (1 if precision == "int8" else TOLERANCE):  # NaN too
+            if weights == "float32" and not largest <= (1 if precision == "int8" else TOLERANCE):  # NaN too
                 raise ValueError(
                     f"the exported network's maps differ from those of torch by up to {largest:.2g} at "
                     f"{size[0]} × {size[1]} px, batch {n}, expected at most {TOLERANCE}; nothing was "
                     "written. Please report it with the versions of onnxruntime and openvino"
                 )
-    logger.info("maps differ from torch's by %.2g on average, %.2g at most", np.mean(total), largest)
+    mean = float(np.mean(total))
+    if weights != "float32" and not mean <= MEAN_LIMIT:
+        raise ValueError(
+            f"with {weights} weights the maps differ by {mean:.2g} on average, expected at most "
+            f"{MEAN_LIMIT}; nothing was written. Choose weights of 'float32'"
+            + (" or 'float16'" * (weights == "int8"))
+        )
+    logger.info("maps differ from torch's by %.2g on average, %.2g at most", mean, largest)
     return largest
+
+
+def _check_part(
+    format: ExportFormat,
+    part: Part,
+    input_type: InputType | None,
+    minmax: MinMax | None,
+    weights: WeightType,
+    side_outputs: bool,
+) -> None:
+    """Raise ValueError if the options on the parts of a file do not go together."""
+    for name, value, kind in (("part", part, Part), ("weights", weights, WeightType)):
+        if value not in get_args(kind):
+            raise ValueError(f"unknown {name} {value!r}, expected one of {list(get_args(kind))}")
+    if input_type not in (None, *get_args(InputType)):
+        raise ValueError(f"unknown input_type {input_type!r}, expected one of {list(get_args(InputType))}")
+    if minmax not in (None, *get_args(MinMax)):
+        raise ValueError(f"unknown minmax {minmax!r}, expected one of {list(get_args(MinMax))}")
+    if format != "onnx" and (part != "network" or weights != "float32"):
+        raise ValueError(
+            f"preprocessing, postprocessing and smaller weights are for ONNX, and the format is {format!r}"
+        )
+    has_photo, has_map = part in ("whole", "preprocessing"), part in ("whole", "postprocessing")
+    for given, fits, what in (
+        (side_outputs, part == "network", "side outputs are"),
+        (input_type is not None, has_photo, "input_type is"),
+        (minmax is not None, has_map, "minmax is"),
+        (weights != "float32", part in ("network", "whole"), "weights are"),
+    ):
+        if given and not fits:
+            raise ValueError(f"{what} not in a file of part {part!r}; leave the option out")
 
 
 def _check_request(
