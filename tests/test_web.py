@@ -450,7 +450,7 @@ def test_a_broken_file_is_told_and_the_next_photo_works(visitor: Visitor) -> Non
 def test_several_photos_become_a_zip_file(visitor: Visitor) -> None:
     small = Image.open(EXAMPLES / "chelsea.jpg").resize((90, 60))
     visitor.choose(upload("a.png", small), BROKEN, upload("a.jpg", small))
-    rows = visitor.page.locator("#rows tr")
+    rows = visitor.page.locator("#rows li")
     expect(rows).to_have_count(3)
     expect(visitor.page.locator("#save-all")).to_be_enabled()
     expect(rows.nth(0)).to_contain_text("done")

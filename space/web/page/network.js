@@ -9,6 +9,7 @@ const RUNTIMES = {
   jspi: {script: "./ort.jspi.min.mjs", glue: "ort-wasm-simd-threaded.jspi.mjs", provider: "webgpu"},
 };
 const MOST_THREADS = 4;
+const MOST_SECONDS = 60; // to start on a graphics processor, before WebAssembly is tried
 const SAME = 0.01; // the largest mean difference of a map that is allowed on a graphics processor
 const FOUND_FROM = 0.5; // u2net_hub.imaging.FOUND_FROM
 
@@ -23,12 +24,19 @@ export async function openNetwork(wanted) {
   const names = Object.hasOwn(RUNTIMES, wanted) ? [wanted] : await suitable();
   for (const name of names) {
     try {
-      return await open(name, about, graph);
+      const opened = open(name, about, graph);
+      return await (name === names.at(-1) ? opened : Promise.race([opened, late()]));
     } catch (error) {
       if (name === names.at(-1)) throw error;
       console.warn(`the network does not run with ${name}, the next one is tried:`, error);
     }
   }
+}
+
+function late() {
+  return new Promise((_, reject) => {
+    setTimeout(() => reject(new Error(`it takes longer than ${MOST_SECONDS} seconds to start`)), 1000 * MOST_SECONDS);
+  });
 }
 
 /** The runtimes that this browser can be expected to run, best first. */

@@ -21,7 +21,10 @@ function ask(request) {
 }
 
 const ready = start();
-ready.catch(error => tell(error.message));
+ready.catch(error => {
+  $("working").textContent = "";
+  tell(error.message);
+});
 let last = ready.catch(() => {});
 
 /** Do one thing after another, since the worker keeps one photo. */
@@ -175,6 +178,7 @@ function work() {
   $("save").disabled = true;
   for (const photo of photos) Object.assign(photo, {outcome: "waiting", saved: null, bad: false});
   list(true);
+  if (!document.documentElement.dataset.ready) $("working").textContent = "Getting ready …";
   for (const photo of photos) {
     queue(async () => {
       if (mine !== turn) return;
@@ -196,13 +200,15 @@ function work() {
 /** Bring a photo to the stage. */
 async function show(photo) {
   $("problem").hidden = true;
-  $("working").textContent = document.documentElement.dataset.ready ? "Finding the object …" : "Getting ready …";
+  $("working").textContent = "Finding the object …";
+  $("stage").ariaBusy = "true";
   try {
     const answer = await ask({do: "open", file: photo.file});
-    paint($("before"), answer.before);
-    for (const [name, value] of [["--w", answer.width], ["--h", answer.height]]) $("stage").style.setProperty(name, value);
-    report(answer);
-    await cut();
+    await cut(() => {
+      paint($("before"), answer.before);
+      for (const [name, value] of [["--w", answer.width], ["--h", answer.height]]) $("stage").style.setProperty(name, value);
+      report(answer);
+    });
     shown = photo;
     $("save").disabled = false;
     return answer;
@@ -211,11 +217,14 @@ async function show(photo) {
     throw error;
   } finally {
     $("working").textContent = "";
+    $("stage").ariaBusy = "false";
   }
 }
 
-async function cut() {
+/** Make the cutout; `first` is done at the same moment as it is shown. */
+async function cut(first = () => {}) {
   const {after, soft} = await ask({do: "cut", edges: edges()});
+  first();
   paint($("after"), after);
   $("empty").hidden = true;
   $("stage").hidden = false;
@@ -273,22 +282,20 @@ function fact(name, value) {
   return pair;
 }
 
-/** The table of several photos. */
+/** The list of several photos. */
 function list(busy) {
   $("several").hidden = photos.length < 2;
   if (photos.length < 2) return;
   $("rows").replaceChildren(...photos.map(photo => {
-    const row = document.createElement("tr"), actions = document.createElement("td");
-    for (const text of [photo.name, photo.outcome]) {
-      const cell = document.createElement("td");
-      cell.textContent = text;
-      row.append(cell);
-    }
+    const [row, name, outcome, actions] = ["li", "b", "span", "div"].map(tag => document.createElement(tag));
+    name.textContent = photo.name;
+    outcome.textContent = photo.outcome;
+    row.append(name, outcome);
     if (photo.saved) {
       actions.append(button("Show", photo, busy, () => queue(() => show(photo)).catch(error => tell(error.message, photo.name))));
       actions.append(" ", button("Download", photo, false, () => download(photo.saved, fileName(photo))));
     }
-    row.append(actions);
+    if (photo.saved) row.append(actions);
     row.classList.toggle("bad", Boolean(photo.bad));
     return row;
   }));

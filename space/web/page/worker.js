@@ -25,7 +25,7 @@ const requests = {
     const before = await preview(bitmap, pixels.width, pixels.height);
     bitmap.close();
     const seen = opaque(pixels), started = performance.now();
-    const {map, confidence, found} = await network.run(seen);
+    const {map, confidence, found} = await run(seen);
     photo = {...pixels, seen, map, cut: null};
     const {width, height} = photo;
     return {width, height, confidence, found, before, milliseconds: performance.now() - started};
@@ -54,6 +54,18 @@ const requests = {
 
   zip: async ({files}) => ({file: await zip(files)}),
 };
+
+/** Run the network; on the processor, if the graphics processor fails, as it does when a device sleeps. */
+async function run(seen) {
+  try {
+    return await network.run(seen);
+  } catch (error) {
+    if (network.name !== "webgpu") throw error;
+    console.warn("the graphics processor failed, the processor takes over:", error);
+    network = await openNetwork("wasm");
+    return network.run(seen);
+  }
+}
 
 /** The cutout of the photo: RGBA, black where it is transparent. It is kept, since saving follows showing. */
 function cutOut(edges) {
