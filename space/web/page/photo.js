@@ -8,7 +8,7 @@ export async function readPhoto(file) {
   if (!file.size) throw new Error("This file is empty (0 bytes). Choose a photo.");
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, {imageOrientation: "from-image"}); // upright by its EXIF orientation
+    bitmap = await createImageBitmap(file); // upright by its EXIF orientation
   } catch {
     throw new Error("This file cannot be read as a picture. JPEG, PNG, WebP, AVIF and GIF files work; "
       + "HEIC files work in browsers that can show them.");
@@ -35,6 +35,7 @@ function readPixels(bitmap) {
   const rows = Math.min(Math.max(Math.trunc(STRIP_PIXELS / width), 1), height);
   const canvas = new OffscreenCanvas(width, rows);
   const context = canvas.getContext("2d", {willReadFrequently: true});
+  checkReading(context);
   for (let top = 0; top < height; top += rows) {
     context.clearRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, -top);
@@ -48,6 +49,17 @@ function readPixels(bitmap) {
     }
   }
   return {data, transparent};
+}
+
+/** Some browsers give a page noise instead of pixels, so that it cannot tell its visitors apart. */
+function checkReading(context) {
+  context.fillStyle = "rgb(18, 52, 86)";
+  context.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+  if (Math.abs(red - 18) + Math.abs(green - 52) + Math.abs(blue - 86) > 8) {
+    throw new Error("This browser does not let pages read the pixels of a photo (protection against fingerprinting). "
+      + "Allow it for this page; no photo leaves your device.");
+  }
 }
 
 /** The pixels as the network sees them: a transparent photo on white. */

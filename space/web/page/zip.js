@@ -15,8 +15,8 @@ export async function zip(files) {
     names.add(free);
     const bytes = new TextEncoder().encode(free);
     const crc = crc32(new Uint8Array(await file.arrayBuffer()));
-    if (at + file.size > MOST - 1e6) {
-      throw new Error("The photos together are larger than a zip file can be (4 GB). Download them one by one.");
+    if (at + file.size > MOST - 1e7 || files.length > 0xffff) {
+      throw new Error("The photos together are more than a zip file can hold (4 GB). Download them one by one.");
     }
     // version 2.0, names in UTF-8, stored, 1980-01-01, CRC, the two sizes, the length of the name
     const common = [[2, 20], [2, 0x800], [2, 0], [2, 0], [2, 33], [4, crc], [4, file.size], [4, file.size], [2, bytes.length], [2, 0]];
