@@ -44,6 +44,9 @@ MADE = {
         "python": ["chelsea_white.png", "cutouts/coffee.png"],
     },
     "docs/weights.md": {"sh": ["converted/model.safetensors"], "python": ["my-u2netp/model.safetensors"]},
+    "docs/everywhere.md": {
+        "sh": ["photo.onnx", "small.onnx", "before.onnx", "after.onnx", "laid-out/modeling_u2net.py"]
+    },
     "docs/scores.md": {"sh": ["report/report.json", "scores-of-maps/results.json"], "python": []},
     "docs/training.md": {"sh": ["cutouts/coffee.png"], "python": ["run-of-python/final"]},
     "docs/speed.md": {"sh": ["fast/coffee.png", "u2netp.xml"], "python": ["exported.onnx"]},

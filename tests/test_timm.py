@@ -13,6 +13,7 @@ from hub_server import WRITER, HubServer
 
 from u2net_hub import U2Net, U2NetConfig, list_bundled
 from u2net_hub.config import STAGES
+from u2net_hub.engines import keep_loaders
 
 # how huggingface_hub 2.4 hands LFS files to its HTTP client
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -101,7 +102,9 @@ def test_some_features_need_only_some_stages(timm: ModuleType, filled: Filled, x
 def test_a_pushed_repo_loads_through_timm(
     timm: ModuleType, hub: HubServer, filled: Filled, x: torch.Tensor
 ) -> None:
-    filled("u2netp").push_to_hub("org/a", token=WRITER)
+    network = filled("u2netp")
+    # the entries of other loaders in config.json do not disturb timm
+    network.push_to_hub("org/a", token=WRITER, extra=keep_loaders(network, ["transformers"]))
     model = timm.create_model("hf-hub:org/a", pretrained=True).eval()
     features = timm.create_model("hf-hub:org/a", pretrained=True, features_only=True).eval()
     assert model.pretrained_cfg["mean"] == [0.485, 0.456, 0.406]

@@ -117,6 +117,15 @@ Workers = Annotated[
     typer.Option(min=0, help="Processes that score beside the network. By default one for each core."),
 ]
 
+For = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--for",
+        help="Add the files that another loader needs: onnxruntime, transformers.js, transformers or "
+        "endpoints. The option can be repeated.",
+    ),
+]
+
 
 def command_line() -> str:
     """Return the command that was given, for records, with paths shortened to the names of their files."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from .options import AllowPickle, License, Overwrite, Picture, ResultsFile, Token
+from ..config import U2NetConfig
+from .options import AllowPickle, For, License, Overwrite, Picture, ResultsFile, Token
 from .outputs import refuse_existing
 
 if TYPE_CHECKING:
-    from ..hub import Content, Pushed
+    from ..hub import Content, Pushed, Weights
 
 
 def card(
@@ -30,18 +31,17 @@ def card(
     ] = None,
     picture: Picture = None,
     license_: License = None,
+    for_: For = None,
     allow_pickle: AllowPickle = False,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing, and fail if the file is not up to date.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model card from a config and its results, or update one."""
+    """Write a model card from a config and its results, or update one; with --for, lay its folder out."""
     from ..atomic import write_file
-    from ..checkpoints import read_checkpoint
-    from ..config import STAGES, U2NetConfig
     from ..evaluation import Results
-    from ..hub import PICTURE_NAME, Weights, convert_line, list_bundled, render_card, resolve, validate_card
+    from ..hub import CONFIG_NAME, PICTURE_NAME, laid_out, render_card, validate_card
 
     existing = _read_card(out) if out.is_file() else None
     # a card is brought up to date, and the text of people in it is kept; nothing else is touched
@@ -49,25 +49,20 @@ def card(
         refuse_existing([out], overwrite=overwrite)
         if picture is not None:
             refuse_existing([out.with_name(PICTURE_NAME)], overwrite=overwrite)
-    if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
-        config, weights, beside = U2NetConfig(variant=model), None, None
-    else:
-        source = resolve(model, allow_pickle=allow_pickle)
-        if source.format != "safetensors":
-            raise ValueError(f"{model} is no .safetensors; run: {convert_line(model, allow_pickle)}")
-        config = source.config() or read_checkpoint(source.weights_path).config
-        weights = Weights.of(source.weights_path, source.sha256)
-        beside = source.weights_path.with_name("results.json")
-        name = name or (source.name if source.kind in ("hub", "bundled") else source.weights_path.parent.name)
-    results = results or (beside if beside is not None and beside.is_file() else None)
+    if for_ and not check:
+        _lay_out(model, out.parent, for_, allow_pickle=allow_pickle, overwrite=overwrite)
+    known = _describe(model, allow_pickle)
+    config = U2NetConfig.load(out.with_name(CONFIG_NAME)) if for_ else known.config
     if picture is not None and not check:
         _example(model, picture, out.with_name(PICTURE_NAME))
+    results = results or known.results
     text = render_card(
         config,
         None if results is None else Results.load(results),
-        name=name or model,
-        weights=weights,
+        name=name or known.name,
+        weights=known.weights,
         picture=out.with_name(PICTURE_NAME).is_file(),
+        loaders=laid_out(config.other),
         license=license_,
         existing=existing,
     )
@@ -77,6 +72,71 @@ def card(
     elif text != existing:
         raise ValueError(f"{out} is not up to date; update it by leaving out --check")
     typer.echo(out)
+
+
+class _Described(NamedTuple):
+    """What a card says of a source of weights."""
+
+    config: U2NetConfig
+    name: str
+    weights: Weights | None = None
+    results: Path | None = None
+    """results.json beside the weights."""
+
+
+def _describe(model: str, allow_pickle: bool) -> _Described:
+    """Describe a source of weights, or one of the two sizes without weights."""
+    from ..checkpoints import read_checkpoint
+    from ..config import STAGES
+    from ..hub import Weights, convert_line, list_bundled, resolve
+
+    if model in STAGES and model not in [bundled.name for bundled in list_bundled()]:
+        return _Described(U2NetConfig(variant=model), model)
+    source = resolve(model, allow_pickle=allow_pickle)
+    if source.format != "safetensors":
+        raise ValueError(f"{model} is no .safetensors; run: {convert_line(model, allow_pickle)}")
+    beside = source.weights_path.with_name("results.json")
+    return _Described(
+        source.config() or read_checkpoint(source.weights_path).config,
+        source.name if source.kind in ("hub", "bundled") else source.weights_path.parent.name,
+        Weights.of(source.weights_path, source.sha256),
+        beside if beside.is_file() else None,
+    )
+
+
+def _lay_out(
+    model: str, folder: Path, loaders: Sequence[str], *, allow_pickle: bool, overwrite: bool
+) -> None:
+    """Write the files for other loaders into the folder of a model, and their entries into its config.json.
+
+    Raises:
+        FileNotFoundError: The folder does not hold the model's weights.
+        FileExistsError: A file is there that this library did not make.
+    """
+    from ..atomic import content_hash, write_files
+    from ..engines import keep_loaders
+    from ..hub import CONFIG_NAME, LOADER_FILES, WEIGHTS_NAME, convert_line, laid_out, resolve
+    from ..model import U2Net
+
+    source = resolve(model, allow_pickle=allow_pickle)
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file() or content_hash(weights) != source.sha256:
+        raise FileNotFoundError(
+            f"{folder} does not hold the weights of {model}, which other loaders need beside the card; "
+            f"run: {convert_line(model, allow_pickle)}, and lay that folder out"
+        )
+    network = U2Net.from_pretrained(folder)
+    entries = network.config.other
+    make = keep_loaders(network, loaders)
+    ours = {name for loader in laid_out(entries) for name in LOADER_FILES[loader]}
+    needed = {name for loader in loaders for name in LOADER_FILES.get(loader, ())}  # type: ignore[call-overload]
+    refuse_existing([folder / name for name in sorted(needed - ours)], overwrite=overwrite)
+    made = make(entries)
+    config = network.config.replace(other={**entries, **made.config})
+    for name, content in made.files.items():
+        path = folder / name
+        write_files(path.parent, {path.name: content})
+    write_files(folder, {CONFIG_NAME: config.to_json().encode()})
 
 
 def _read_card(path: Path) -> str:
@@ -118,6 +178,7 @@ def push(
     tag: Annotated[str | None, typer.Option(help="A name for the commit.")] = None,
     picture: Picture = None,
     license_: License = None,
+    for_: For = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     allow_pickle: AllowPickle = False,
     token: Token = None,
@@ -130,16 +191,16 @@ def push(
 
     where = _Where(private, branch, create_pr, message, tag, token)
     if space:
-        if any(given is not None for given in (results, picture, license_)):
+        if any(given is not None for given in (results, picture, license_)) or for_:
             raise ValueError(
-                "--results, --picture and --license are for a model; leave them out with --space"
+                "--results, --picture, --license and --for are for a model; leave them out with --space"
             )
         _push_space(repo, model, where, hardware, dry_run=dry_run)
     elif model is None:
         raise ValueError("got no weights to push; give --model, or --space to push the demo")
     else:
         named = name_weights(model) if allow_pickle else model
-        _push_model(repo, named, where, results, picture, license_, dtype, dry_run=dry_run)
+        _push_model(repo, named, where, results, picture, license_, for_ or [], dtype, dry_run=dry_run)
 
 
 class _Where(NamedTuple):
@@ -160,11 +221,13 @@ def _push_model(
     results: Path | None,
     picture: Path | None,
     license_: str | None,
+    loaders: Sequence[str],
     dtype: str,
     *,
     dry_run: bool,
 ) -> None:
     """Push a model, or show what would be pushed."""
+    from ..engines import keep_loaders
     from ..hub import PICTURE_NAME, folder_contents, resolve
     from ..model import U2Net
 
@@ -173,6 +236,7 @@ def _push_model(
     if results is None and source.kind != "file" and (beside / "results.json").is_file():
         results = beside / "results.json"
     network = U2Net.from_pretrained(model)
+    extra = keep_loaders(network, loaders)
     with tempfile.TemporaryDirectory() as scratch:
         shown = beside / PICTURE_NAME if source.kind != "file" else None
         if picture is not None:
@@ -184,9 +248,9 @@ def _push_model(
         }
         if dry_run:
             folder = network.fill_repo(Path(scratch, "repo"), **content)
-            _show(folder_contents(folder, repo, license=license_))
+            _show(folder_contents(folder, repo, license=license_, extra=extra))
         else:
-            _tell(network.push_to_hub(repo, license=license_, **content, **where._asdict()))
+            _tell(network.push_to_hub(repo, license=license_, extra=extra, **content, **where._asdict()))
 
 
 def _push_space(repo: str, models: str | None, where: _Where, hardware: str, *, dry_run: bool) -> None:

@@ -97,7 +97,7 @@ def build_photo_graph(
         "takes": "photos" if part != "postprocessing" else "maps",
         "part": part,
         # not "config", which marks the files that this library runs as a network
-        "photo_config": config.to_json(),
+        "photo_config": config.replace(other={}).to_json(),
         "outputs": json.dumps([name for name, *_ in outputs]),
     }
     return make_model(f"{config.variant}-{part}", graph, inputs, outputs, described | dict(metadata or {}))

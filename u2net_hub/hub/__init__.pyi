@@ -42,6 +42,20 @@ from .layouts import (
     WEIGHTS_NAME as WEIGHTS_NAME,
     convert_line as convert_line,
 )
+from .loaders import (
+    GRAPH_NAME as GRAPH_NAME,
+    HANDLER_NAME as HANDLER_NAME,
+    LAID_OUT as LAID_OUT,
+    LOADER_FILES as LOADER_FILES,
+    MODELING_NAME as MODELING_NAME,
+    NETWORK_NAME as NETWORK_NAME,
+    PROCESSOR_NAME as PROCESSOR_NAME,
+    REQUIREMENTS_NAME as REQUIREMENTS_NAME,
+    ExtraFiles as ExtraFiles,
+    Loader as Loader,
+    MakeExtra as MakeExtra,
+    laid_out as laid_out,
+)
 from .pretrained import (
     Pretrained as Pretrained,
     load_network as load_network,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from ..evaluation import Results
+    from .loaders import MakeExtra
     from .push import Pushed
 else:
     Module = object
@@ -200,6 +201,7 @@ class Pretrained(Module):
         picture: str | Path | None = None,
         license: str | None = None,
         dtype: Dtype | torch.dtype = "float32",
+        extra: MakeExtra | None = None,
         **others: object,
     ) -> Pushed:
         """Push weights, config, card and results in one commit; the same content again makes no commit.
@@ -224,6 +226,7 @@ class Pretrained(Module):
             license: The licence of the weights, under the Hub's name for it. None keeps the one in the repo's
                 README, or else uses "apache-2.0".
             dtype: The data type, as for `save_pretrained`.
+            extra: Makes the files for other loaders, as `engines.keep_loaders` does for `u2net push --for`.
             others: Arguments of other libraries; the error says what to use in their place.
 
         Raises:
@@ -251,6 +254,7 @@ class Pretrained(Module):
                 tag=tag,
                 token=token,
                 license=license,
+                extra=extra,
             )
 
     def fill_repo(

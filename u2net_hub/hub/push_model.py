@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,10 @@ from .bundled import CONFIG_NAME, RESULTS_NAME
 from .card import PICTURE_NAME, Weights, render_card, results_of
 from .errors import UnusableRepoError
 from .layouts import WEIGHTS_NAME
+from .loaders import GRAPH_NAME, GRAPHS, LOADER_FILES, MakeExtra, laid_out, without_graphs
 from .push import BranchState, Content, Pushed, full_repo_id, push_files
+
+logger = logging.getLogger(__name__)
 
 CARD_NAME = "README.md"
 CURVES_NAME = "curves.npz"
@@ -33,11 +37,13 @@ def push_folder(
     tag: str | None = None,
     token: str | bool | None = None,
     license: str | None = None,
+    extra: MakeExtra | None = None,
 ) -> Pushed:
     """Push config.json and model.safetensors, and results.json, curves.npz and example.webp if they exist.
 
     The card is made from them; in a README.md of the repo, only our fields and the marked sections change.
     Without new results, those in the repo are kept if the weights are the same, and deleted otherwise.
+    Without `extra`, the same holds for the graphs that this library made for other loaders.
 
     Args:
         folder: A folder that `save_pretrained` and `Results.save` wrote.
@@ -51,6 +57,7 @@ def push_folder(
         token: A token with write permission.
         license: The licence of the weights, under the Hub's name for it. None keeps the one in the repo's
             README, or else uses "apache-2.0".
+        extra: Makes the files for other loaders, as `engines.keep_loaders` does.
 
     Raises:
         HubError: The Hub refuses or cannot be reached.
@@ -64,7 +71,7 @@ def push_folder(
     repo_id = full_repo_id(repo_id, token)
     return push_files(
         repo_id,
-        lambda head: folder_contents(folder, repo_id, head, license=license),
+        lambda head: folder_contents(folder, repo_id, head, license=license, extra=extra),
         commit_message=commit_message or "Upload model with u2net-hub",
         commit_description=commit_description,
         private=private,
@@ -76,7 +83,12 @@ def push_folder(
 
 
 def folder_contents(
-    folder: Path, repo_id: str, head: BranchState | None = None, *, license: str | None = None
+    folder: Path,
+    repo_id: str,
+    head: BranchState | None = None,
+    *,
+    license: str | None = None,
+    extra: MakeExtra | None = None,
 ) -> dict[str, Content]:
     """Collect the files that `push_folder` pushes, by name. Without `head`, they are those for a new repo."""
     weights = folder / WEIGHTS_NAME
@@ -92,8 +104,23 @@ def folder_contents(
     if there.get(WEIGHTS_NAME) != sha256:  # the results there were measured on other weights
         files |= {name: None for name in (RESULTS_NAME, CURVES_NAME) if name in there and name not in files}
     config = U2NetConfig.load(folder / CONFIG_NAME)
-    if kept := _foreign_entries(head):
-        config = config.replace(other={**kept, **config.other})
+    entries = {**_foreign_entries(head), **config.other}
+    loaders = laid_out(entries)
+    if extra is not None:
+        made = extra(entries)
+        files |= made.files
+        entries |= made.config
+    elif there.get(WEIGHTS_NAME) not in (None, sha256) and any(
+        GRAPH_NAME in LOADER_FILES[each] for each in loaders
+    ):
+        logger.warning(
+            "%s: its graphs for other loaders are of the former weights, and are deleted; push with --for %s "
+            "to make new ones", repo_id, " --for ".join(loaders),
+        )  # fmt: skip
+        files |= {name: None for name in GRAPHS if name in there}
+        entries = without_graphs(entries)
+    if entries:
+        config = config.replace(other=entries)
         files[CONFIG_NAME] = config.to_json().encode()
     files[CARD_NAME] = render_card(
         config,
@@ -101,6 +128,7 @@ def folder_contents(
         name=repo_id,
         weights=Weights.of(weights, sha256),
         picture=PICTURE_NAME in files or PICTURE_NAME in there,
+        loaders=laid_out(entries),
         license=license,
         existing=_read_text(head, CARD_NAME),
     ).encode()

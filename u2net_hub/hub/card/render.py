@@ -6,6 +6,7 @@ Generated text stands between marks, so that the rest of a README stays as peopl
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ...config import LIBRARY_NAME, U2NetConfig
 from ...evaluation import Results
 from ..addresses import WEIGHT_SUFFIXES
 from ..client import redact_tokens
+from ..loaders import Loader
 from .front_matter import PIPELINE, card_fields, load_fields, merge_fields
 from .markdown import last_parts
 from .sections import BEGIN, Weights, card_sections, merge_sections
@@ -31,6 +33,7 @@ def render_card(
     name: str,
     weights: Weights | None = None,
     picture: bool = False,
+    loaders: Sequence[Loader] = (),
     license: str | None = None,
     existing: str | None = None,
 ) -> str:
@@ -42,6 +45,7 @@ def render_card(
         name: The name on the Hub, "org/name", or a bundled name.
         weights: The file that the card describes. None if it is not here; the card then says where to get it.
         picture: Whether example.webp lies beside the card.
+        loaders: The other libraries whose files lie beside the card.
         license: The licence of the weights, under the Hub's name for it. None keeps the one in `existing`, or
             else uses Apache 2.0.
         existing: The text of a README.md to update. Only our fields and the marked sections change.
@@ -51,7 +55,7 @@ def render_card(
     """
     if results is not None:
         results = without_folders(results) if weights is None else results_of(results, weights.sha256)
-    sections = card_sections(config, results, name, weights, picture)
+    sections = card_sections(config, results, name, weights, picture, loaders)
     fields = card_fields(config, results, name, license)
     existing = existing or ""
     crlf = "\r\n" in existing and not re.search(r"(?<!\r)\n", existing)

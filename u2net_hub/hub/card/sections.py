@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,12 @@ def _span(body: str, name: str) -> tuple[int, int] | None:
 
 
 def card_sections(
-    config: U2NetConfig, results: Results | None, name: str, weights: Weights | None, picture: bool
+    config: U2NetConfig,
+    results: Results | None,
+    name: str,
+    weights: Weights | None,
+    picture: bool,
+    loaders: Sequence[str] = (),
 ) -> dict[str, str]:
     """Write the text of each section, by name and in order."""
     training = results.training if results is not None else None
@@ -134,14 +139,29 @@ def card_sections(
                 (item, _DATA.get(slug(item))) for item in (training.data if training is not None else ())
             ],
             "weights": weights,
+            "loaders": loaders,
             "parameters": count_parameters(config),
         }
     )
-    names = [key for key in _NAMES if picture or key != "picture"]
+    absent = {"picture"} if not picture else set()
+    if not loaders or weights is None:
+        absent.add("loaders")
+    names = [key for key in _NAMES if key not in absent]
     return {key: "".join(template.blocks[key](context)) for key in names}
 
 
-_NAMES = ("intro", "picture", "use", "architecture", "training", "scores", "speed", "limits", "citation")
+_NAMES = (
+    "intro",
+    "picture",
+    "use",
+    "loaders",
+    "architecture",
+    "training",
+    "scores",
+    "speed",
+    "limits",
+    "citation",
+)
 _TITLES = {"u2net": "U²-Net", "u2netp": "U²-Net†"}
 
 
