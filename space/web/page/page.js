@@ -65,16 +65,15 @@ async function keepOffline() {
   if (!navigator.serviceWorker) return; // a private window, or a host without https
   try {
     const registration = await navigator.serviceWorker.register("sw.js", {updateViaCache: "none"});
-    if (registration.waiting && navigator.serviceWorker.controller) {
-      reloadWith(registration.waiting); // it came at the last visit
-      await new Promise(() => {});
+    if (registration.waiting && navigator.serviceWorker.controller) { // it came at the last visit
+      reloadWith(registration.waiting);
+      await new Promise(resolve => setTimeout(resolve, 5000)); // it may have to wait for another window
+      offer(registration.waiting);
     }
     registration.addEventListener("updatefound", () => {
       const found = registration.installing;
       found.addEventListener("statechange", () => {
-        if (found.state !== "installed" || !navigator.serviceWorker.controller) return;
-        $("update").hidden = false;
-        $("reload").onclick = () => reloadWith(found);
+        if (found.state === "installed" && navigator.serviceWorker.controller) offer(found);
       });
     });
     if (navigator.serviceWorker.controller) return;
@@ -94,8 +93,22 @@ async function keepOffline() {
   }
 }
 
+function offer(next) {
+  if (!next) return;
+  $("update").hidden = false;
+  $("reload").onclick = () => {
+    photos = []; // the visitor agrees to lose them
+    reloadWith(next);
+  };
+}
+
+/** Let a new build take over. A visitor who has chosen photos by then keeps this page and loads it later. */
 function reloadWith(next) {
-  navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), {once: true});
+  navigator.serviceWorker.addEventListener("controllerchange", () => {
+    if (!photos.length) return location.reload();
+    $("update").hidden = false;
+    $("reload").onclick = () => location.reload();
+  }, {once: true});
   next.postMessage("take over");
 }
 

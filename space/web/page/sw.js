@@ -52,7 +52,8 @@ async function answer(path) {
   headers.set("Cross-Origin-Embedder-Policy", "require-corp");
   headers.set("Cross-Origin-Resource-Policy", "same-origin");
   headers.set("Content-Security-Policy", POLICY); // the one in the page does not hold for its workers
-  return new Response(response.body, {status: response.status, headers});
+  // Not the stream: one that a visitor leaves half read would keep the next build from taking over.
+  return new Response(await response.blob(), {status: response.status, headers});
 }
 
 /** A file of this build, from the cache or else from the host, which then must have the right content. */
