@@ -393,6 +393,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--node-modules", type=Path)
     parser.add_argument("--transformers4", type=Path, help="the Python of an environment with transformers 4")
     parser.add_argument("--transformers5", type=Path, help="the Python of an environment with transformers 5")
+    from browser import add_rows  # beside this script
+
+    add_rows(row, Found)
     options = parser.parse_args(arguments)
     photos = [
         *sorted((ROOT / "examples").glob("*.jpg")),

@@ -62,7 +62,8 @@ def space_files(hardware: Hardware = "cpu") -> dict[str, Path | bytes]:
     Raises:
         FileNotFoundError: A part of the installed package is missing.
     """
-    found: dict[str, Path | bytes] = {**_files(shipped("space"))}
+    space = _files(shipped("space"))
+    found: dict[str, Path | bytes] = {name: space[name] for name in space if not name.startswith("web/")}
     listed = (shipped("space") / "requirements.txt").read_text(encoding="utf-8")
     found["requirements.txt"] = requirements(listed, hardware).encode()
     package = {name: path for name, path in _files(_PACKAGE).items() if name.split("/")[0] not in _SHIPPED}
