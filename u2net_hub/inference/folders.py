@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,7 +12,6 @@ from PIL import Image
 
 from ..atomic import write_file
 from ..imaging import Edges, Format, encode, peek_size
-from ..ordered import map_ordered
 from .backgrounds import read_background
 from .plan import (
     Existing,
@@ -29,6 +25,7 @@ from .plan import (
     to_be_skipped,
 )
 from .result import CUTOUT_EDGES, class_index
+from .stream import FAILURES, stream_photos
 
 if TYPE_CHECKING:
     from .backgrounds import Background
@@ -36,16 +33,6 @@ if TYPE_CHECKING:
     from .result import SaliencyResult
 
 Status: TypeAlias = Literal["written", "skipped", "failed"]
-
-# The exceptions of one file that do not stop the others
-_FAILURES = (ValueError, OSError, ImportError, MemoryError)
-
-# The number of pixels, for each thread, of the photos that are in memory: one large photo. A pixel takes 4
-# bytes, and 5 more in a cutout. With a limit only on the number of photos, 40 photos of 12 megapixels took 2
-# GB.
-_PIXELS_PER_WORKER = 12_500_000
-
-_Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
 
 
 @dataclass(frozen=True)
@@ -161,34 +148,14 @@ def run_files(
 
 
 def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
-    """Read, infer and write at the same time, and yield the reports in the order of the jobs.
-
-    One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps
-    the machine busy; if the network takes longer, the pool mostly waits and leaves the cores to the network.
-    """
-    workers = min(4, os.cpu_count() or 1)
-    pixels = workers * _PIXELS_PER_WORKER
-    pool = ThreadPoolExecutor(workers, "u2net-files")
-    try:
-        read = map_ordered(
-            pool,
-            lambda job: _read(pipeline, job, options),
-            jobs,
-            ahead=pipeline.batch_size,
-            cost=lambda job: _pixels(job, options),
-            budget=pixels,
-        )
-        yield from map_ordered(
-            pool,
-            lambda result: _write(*result, options),
-            _infer(pipeline, read, pixels),
-            ahead=max(pipeline.batch_size, workers + 1),
-            cost=lambda result: _area(result[1]),
-            budget=pixels,
-        )
-    finally:
-        # after Ctrl-C, the files being written are finished, and the rest is dropped
-        pool.shutdown(cancel_futures=True)
+    """Read, infer and write at the same time, and yield the reports in the order of the jobs."""
+    return stream_photos(
+        pipeline,
+        jobs,
+        lambda job: _read(pipeline, job, options),
+        lambda job, result: _write(job, result, options),
+        cost=lambda job: _pixels(job, options),
+    )
 
 
 def _pixels(job: Job, options: Options) -> int:
@@ -199,57 +166,20 @@ def _pixels(job: Job, options: Options) -> int:
     return height * width
 
 
-def _area(each: _Sized) -> int:
-    """Count the pixels of a photo that was read; 0 for the report of a failed one."""
-    if isinstance(each, FileReport):
-        return 0
-    height, width = each.photo.size
-    return height * width
-
-
-def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> tuple[Job, Prepared | FileReport]:
+def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> Prepared | FileReport:
     if to_be_skipped(job, options):
-        return job, _report(job, "skipped")
-    map_only = options.kind == "mask" and options.edges == "soft"
+        return _report(job, "skipped")
+    source = sys.stdin.buffer if job.source is None else job.source
     try:
-        if job.source is None:
-            return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
-        return job, pipeline.prepare(job.source, map_only=map_only)
-    except _FAILURES as e:
-        return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
+        return pipeline.prepare(source, name="standard input", map_only=needs_map_only(options))
+    except FAILURES as e:
+        return _report(job, "failed", error=reason_of(e, str(job.source or "standard input")))
 
 
-def _infer(
-    pipeline: SaliencyPipeline, read: Iterator[tuple[Job, Prepared | FileReport]], pixels: int
-) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
-    """Run the network on batches of photos; reports of photos that failed keep their place in the order."""
-    some: deque[tuple[Job, Prepared | FileReport]] = deque()
-    total = 0
-    for job_and_photo in read:
-        some.append(job_and_photo)
-        total += _area(job_and_photo[1])
-        if len(some) == pipeline.batch_size or total >= pixels:
-            del job_and_photo
-            yield from _infer_batch(pipeline, some)
-            total = 0
-    yield from _infer_batch(pipeline, some)
-
-
-def _infer_batch(
-    pipeline: SaliencyPipeline, some: deque[tuple[Job, Prepared | FileReport]]
-) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
-    results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
-    while some:
-        job, each = some.popleft()
-        yield job, each if isinstance(each, FileReport) else next(results)
-
-
-def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> FileReport:
-    if isinstance(result, FileReport):
-        return result
+def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
     report = _report(job, "written", size=result.size, confidence=result.confidence, found=result.found)
     try:
-        data = encode(_render(result, options), options.format)
+        data = encode(render(result, options), options.format)
         if job.target is None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -260,12 +190,18 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
             return replace(report, status="skipped")
         error = f"{job.target} was created by another program during the run, and was not overwritten"
         return replace(report, status="failed", error=error)
-    except _FAILURES as e:
-        return replace(report, status="failed", error=_reason(e, str(job.target or "standard output")))
+    except FAILURES as e:
+        return replace(report, status="failed", error=reason_of(e, str(job.target or "standard output")))
     return report
 
 
-def _render(result: SaliencyResult, options: Options) -> Image.Image:
+def needs_map_only(options: Options) -> bool:
+    """Tell whether the result needs only the map, not the photo's colours, see `SaliencyPipeline.prepare`."""
+    return options.kind == "mask" and options.edges == "soft"
+
+
+def render(result: SaliencyResult, options: Options) -> Image.Image:
+    """Make the picture that the options ask for."""
     if options.label is not None:
         result = result.for_class(options.label)
     if options.kind == "mask":
@@ -293,7 +229,7 @@ def _report(
     return FileReport(source, target, status, error, size, confidence, found)
 
 
-def _reason(error: BaseException, name: str) -> str:
+def reason_of(error: BaseException, name: str) -> str:
     """Write the message of an exception with the file's name and without the system's error number."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return reason if name in reason else f"{name}: {reason}"
