@@ -47,7 +47,10 @@ DOORS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 PUBLIC = {
     **dict.fromkeys(
         [
+            "ClusterSummary",
+            "CutoutBatch",
             "DataReport",
+            "MaskBatch",
             "Phase",
             "Recipe",
             "Results",
@@ -84,6 +87,7 @@ PUBLIC = {
             "list_models",
             "open_engine",
             "run_files",
+            "run_on_ray",
             "train",
         ],
         isfunction,

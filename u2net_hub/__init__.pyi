@@ -24,10 +24,14 @@ from .hub import (
     list_models as list_models,
 )
 from .inference import (
+    ClusterSummary as ClusterSummary,
+    CutoutBatch as CutoutBatch,
+    MaskBatch as MaskBatch,
     SaliencyPipeline as SaliencyPipeline,
     SaliencyResult as SaliencyResult,
     Summary as Summary,
     run_files as run_files,
+    run_on_ray as run_on_ray,
 )
 from .model import U2Net as U2Net
 from .training import Phase as Phase, Recipe as Recipe, TrainConfig as TrainConfig, train as train

@@ -178,11 +178,16 @@ def _from_file(file: IO[bytes], name: str, max_pixels: int | None, enough: int |
         raise
 
 
-def peek_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Read the (height, width) in pixels from the header of a picture file; None if that is not possible."""
+def peek_size(picture: str | os.PathLike[str] | bytes) -> tuple[int, int] | None:
+    """Read the (height, width) in pixels from the header of a picture file; None if that is not possible.
+
+    Args:
+        picture: The path of the file, or its bytes.
+    """
+    file = BytesIO(picture) if isinstance(picture, bytes) else picture
     try:
-        if os.path.isfile(path):  # a pipe can be read only once
-            with Image.open(path, formats=_FORMATS) as image:
+        if isinstance(file, BytesIO) or os.path.isfile(file):  # a pipe can be read only once
+            with Image.open(file, formats=_FORMATS) as image:
                 return image.height, image.width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED):
         pass

@@ -1,3 +1,6 @@
+from .batch_callables import CutoutBatch as CutoutBatch, MaskBatch as MaskBatch
+from .cluster import ClusterSummary as ClusterSummary, run_on_ray as run_on_ray
+from .cluster_pool import Progress as Progress
 from .folders import (
     FileReport as FileReport,
     Summary as Summary,
