@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .cluster import (
+    Column,
+    CpusPerWorker,
+    GpusPerWorker,
+    RayAddress,
+    RayWorkers,
+    refuse_cluster_options,
+    refuse_urls,
+    run_on_cluster,
+)
 from .options import (
     AllowPickle,
     AsJson,
@@ -58,11 +68,48 @@ def cutout(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     json_: AsJson = False,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    column: Column = None,
 ) -> None:
     """Cut the object out of each photo: RGBA, in the photo's own size and colours."""
     from ..inference import SaliencyPipeline, run_files
 
     existing = _existing(overwrite, skip_existing)
+    cluster = {
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "column": column,
+    }
+    if ray is not None:
+        run_on_cluster(
+            inputs,
+            out,
+            kind="cutout",
+            address=ray,
+            json_=json_,
+            existing=existing,
+            model=model,
+            background=background,
+            edges=edges,
+            format=format_,
+            threshold=threshold,
+            crop=crop,
+            label=label,
+            minmax=minmax,
+            device=device,
+            engine=engine,
+            precision=precision,
+            batch_size=batch_size,
+            allow_pickle=allow_pickle,
+            **cluster,
+        )
+        return
+    refuse_cluster_options(**cluster)
+    refuse_urls([*inputs, out])
     _check_streams(inputs, out, json_)
     if clean_edges:
         typer.echo("u2net: --clean-edges is not needed any more: all edges but soft ones are clean", err=True)
@@ -111,11 +158,47 @@ def mask(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     json_: AsJson = False,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    column: Column = None,
 ) -> None:
     """Make the saliency map of each photo: 8-bit grey, or 0 and 255 with --threshold."""
     from ..inference import SaliencyPipeline, run_files
 
     existing = _existing(overwrite, skip_existing)
+    cluster = {
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "column": column,
+    }
+    if ray is not None:
+        run_on_cluster(
+            inputs,
+            out,
+            kind="mask",
+            address=ray,
+            json_=json_,
+            existing=existing,
+            model=model,
+            edges=edges,
+            format=format_,
+            threshold=threshold,
+            crop=crop,
+            label=label,
+            minmax=minmax,
+            device=device,
+            engine=engine,
+            precision=precision,
+            batch_size=batch_size,
+            allow_pickle=allow_pickle,
+            **cluster,
+        )
+        return
+    refuse_cluster_options(**cluster)
+    refuse_urls([*inputs, out])
     _check_streams(inputs, out, json_)
     pipeline = SaliencyPipeline.from_pretrained(
         model,

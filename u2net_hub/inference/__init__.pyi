@@ -7,4 +7,5 @@ from .folders import (
     run_files as run_files,
 )
 from .pipeline import SaliencyPipeline as SaliencyPipeline
+from .remote_files import is_url as is_url
 from .result import SaliencyResult as SaliencyResult
