@@ -40,8 +40,8 @@ MADE = {
     },
     "docs/index.md": {"python": ["cutout.png"]},
     "docs/cutouts.md": {
-        "sh": ["binary/astronaut.png", "small.webp", "sharp.png", "hair.png", "soft.png"],
-        "python": ["chelsea_white.png", "cutouts/coffee.png"],
+        "sh": ["binary/astronaut.png", "small.webp", "sharp.png", "hair.png", "soft.png", "cleaned.png"],
+        "python": ["chelsea_white.png", "chelsea_whole.png", "cutouts/coffee.png", "chelsea.png"],
     },
     "docs/weights.md": {"sh": ["converted/model.safetensors"], "python": ["my-u2netp/model.safetensors"]},
     "docs/scores.md": {"sh": ["report/report.json", "scores-of-maps/results.json"], "python": []},

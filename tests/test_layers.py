@@ -47,6 +47,7 @@ DOORS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 PUBLIC = {
     **dict.fromkeys(
         [
+            "Cleanup",
             "ClusterSummary",
             "CutoutBatch",
             "DataReport",
@@ -57,6 +58,7 @@ PUBLIC = {
             "SaliencyDataset",
             "SaliencyPipeline",
             "SaliencyResult",
+            "Session",
             "Summary",
             "TrainConfig",
             "U2Net",
@@ -85,7 +87,9 @@ PUBLIC = {
             "export",
             "list_bundled",
             "list_models",
+            "new_session",
             "open_engine",
+            "remove",
             "run_files",
             "run_on_ray",
             "train",

@@ -23,13 +23,17 @@ from .hub import (
     list_bundled as list_bundled,
     list_models as list_models,
 )
+from .imaging import Cleanup as Cleanup
 from .inference import (
     ClusterSummary as ClusterSummary,
     CutoutBatch as CutoutBatch,
     MaskBatch as MaskBatch,
     SaliencyPipeline as SaliencyPipeline,
     SaliencyResult as SaliencyResult,
+    Session as Session,
     Summary as Summary,
+    new_session as new_session,
+    remove as remove,
     run_files as run_files,
     run_on_ray as run_on_ray,
 )

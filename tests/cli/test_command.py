@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig, cli
+from u2net_hub import Cleanup, SaliencyPipeline, U2Net, U2NetConfig, cli
 from u2net_hub.config import Stage
+from u2net_hub.inference import watching
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 
@@ -83,6 +85,68 @@ def test_mask_makes_what_the_pipeline_makes(
     result = SaliencyPipeline.from_pretrained(weights, device="cpu")(source)
     assert np.array_equal(np.asarray(opened(tmp_path / "soft.png")), np.asarray(result.mask(None)))
     assert np.array_equal(np.asarray(opened(tmp_path / "hard.png")), np.asarray(result.mask(0.5)))
+
+
+@pytest.mark.parametrize("verb", ["mask", "cutout"])
+def test_masks_are_cleaned_on_request(
+    u2net: Callable[..., Result], weights: Path, tmp_path: Path, verb: str
+) -> None:
+    source = photo(tmp_path / "a.png", (60, 40))
+    u2net(verb, source, "--out", tmp_path / "b.png", "--largest-part", "--fill-holes", "--grow", -2)
+    result = SaliencyPipeline.from_pretrained(weights, device="cpu")(source)
+    make = {"mask": lambda **how: result.mask(None, **how), "cutout": result.cutout}[verb]
+    expected = make(cleanup=Cleanup(largest_part=True, fill_holes=True, grow=-2))
+    assert np.array_equal(np.asarray(opened(tmp_path / "b.png")), np.asarray(expected))
+    assert not np.array_equal(np.asarray(expected), np.asarray(make()))
+
+
+@pytest.mark.parametrize(
+    "words", [["in"], ["in", "in", "--out", "out"], ["in", "--out", "-"], ["-", "--out", "out"]]
+)
+def test_watching_takes_two_folders(u2net: Callable[..., Result], words: list[str]) -> None:
+    with pytest.raises(ValueError, match="--watch takes one folder, and needs another folder as --out"):
+        u2net("cutout", "--watch", *words)
+
+
+def test_a_watch_reports_until_it_is_terminated(
+    u2net: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").write_text("text")
+    looks = []
+
+    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+        looks.append(timeout)
+        if len(looks) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(watching, "Event", type("Event", (threading.Event,), {"wait": wait}))
+    done = u2net("cutout", "--watch", tmp_path / "in", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 143
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    statuses = {Path(each["source"]).name: each["status"] for each in reports}
+    assert statuses == {"a.png": "written", "b.png": "failed"}
+    bad, summary = done.stderr.splitlines()
+    assert "b.png is not a picture" in bad
+    assert re.match("u2net: (1 written, 1 failed|1 failed, 1 written) on cpu", summary)
+    assert tree(tmp_path / "out") == [".u2net-cutout.jsonl", "a.png"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ctrl_c_ends_a_watch_as_it_ends_a_run(
+    u2net: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "in/a.png")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "Event", type("Event", (threading.Event,), {"wait": interrupted}))
+    done = u2net("mask", "--watch", tmp_path / "in", "--out", tmp_path / "out")
+    assert done.exit_code == 130
+    assert "Traceback" not in done.stderr
 
 
 def test_success_is_silent_in_a_pipe(u2net: Callable[..., Result], tmp_path: Path) -> None:

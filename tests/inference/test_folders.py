@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig, run_files
+from u2net_hub import Cleanup, SaliencyPipeline, U2Net, U2NetConfig, run_files
 from u2net_hub.config import Stage
 from u2net_hub.inference import folders, plan, stream
 from u2net_hub.inference.folders import FileReport
@@ -156,6 +156,19 @@ def test_jpeg_takes_masks_and_pictures_on_a_background(tiny: SaliencyPipeline, t
     assert opened(tmp_path / "m/a.jpg").mode == "L"
     assert opened(tmp_path / "c.jpg").mode == "RGB"
     assert opened(tmp_path / "c.jpg").info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("kind", ["mask", "cutout"])
+def test_outputs_are_cleaned_and_cropped_to_what_is_left(
+    kind: str, tiny: SaliencyPipeline, tmp_path: Path
+) -> None:
+    source = photo(tmp_path / "a.png", (60, 40))
+    cleanup = Cleanup(largest_part=True, fill_holes=True, grow=-2)
+    run_files(tiny, source, tmp_path / "out", kind=kind, cleanup=cleanup, threshold=0.5, crop=True)  # type: ignore[arg-type]
+    result = tiny(source)
+    make, edges = (result.mask, "soft") if kind == "mask" else (result.cutout, "sharp")
+    expected = make(0.5, cleanup=cleanup).crop(result.bbox(edges=edges, cleanup=cleanup))
+    assert np.array_equal(np.asarray(opened(tmp_path / "out/a.png")), np.asarray(expected))
 
 
 def test_jpeg_for_a_transparent_cutout_is_refused(tiny: SaliencyPipeline, tmp_path: Path) -> None:

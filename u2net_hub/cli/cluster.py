@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,14 +14,12 @@ from .options import watched
 if TYPE_CHECKING:
     from ..inference import ClusterSummary, Progress
 
-_PANEL = "Cluster"
 RayAddress = Annotated[
     str | None,
     typer.Option(
         "--ray",
         help="Run on Ray: local (this machine), auto (the cluster that it belongs to) or ray://host:port. "
         "Takes one folder, URL, shard or list of paths; --out is a folder, a URL or NAME.parquet.",
-        rich_help_panel=_PANEL,
     ),
 ]
 RayWorkers = Annotated[
@@ -41,48 +39,54 @@ Column = Annotated[
 ]
 
 
-def refuse_urls(places: Sequence[str | None]) -> None:
-    """Raise a ValueError if a place is a URL, which only --ray reads and writes."""
-    from ..inference import is_url
+class Cluster(NamedTuple):
+    """The options of a cluster as they were given."""
 
-    for place in places:
-        if place is not None and is_url(place):
-            raise ValueError(f"{place} is a URL; add --ray local to read and write URLs on this machine")
+    address: str | None
+    workers: int | None
+    cpus_per_worker: int | None
+    gpus_per_worker: float | None
+    column: str | None
 
+    def check(self, inputs: Sequence[str], out: str | None, *, watch: bool) -> None:
+        """Raise a ValueError if an option lacks --ray, or does not go together with it."""
+        from ..inference import is_url
 
-def refuse_cluster_options(**options: object) -> None:
-    """Raise a ValueError if an option of a cluster is given without --ray."""
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is an option of --ray; add --ray local")
+        if self.address is None:
+            for place in (*inputs, out or ""):
+                if is_url(place):
+                    raise ValueError(f"{place} is a URL; add --ray local to use URLs on this machine")
+            for name, value in self._asdict().items():
+                if value is not None:
+                    raise ValueError(f"--{name.replace('_', '-')} is an option of --ray; add --ray local")
+            return
+        if watch:
+            raise ValueError("--watch and --ray exclude each other; a repeated --ray run continues")
+        if len(inputs) != 1 or inputs[0] == "-":
+            raise ValueError(f"--ray takes one source, got {len(inputs)}; a list of paths is a source")
+        if out is None or out == "-":
+            raise ValueError("--ray needs --out: a folder, a URL, or a name that ends in .parquet")
 
 
 def run_on_cluster(
-    inputs: Sequence[str],
-    out: str | None,
-    *,
-    json_: bool,
-    cpus_per_worker: int | None,
-    gpus_per_worker: float | None,
-    **settings: Any,
+    cluster: Cluster, inputs: Sequence[str], out: str | None, settings: Mapping[str, Any], *, as_json: bool
 ) -> None:
     """Call `run_on_ray`, show how far it is, and report. The exit code is 1 if a photo failed."""
     from ..inference import run_on_ray
 
-    if len(inputs) != 1 or inputs[0] == "-":
-        raise ValueError(f"--ray takes one source, and there are {list(inputs)}; a list of paths is a source")
-    if out is None or out == "-":
-        raise ValueError("--ray needs --out: a folder, a URL, or a name that ends in .parquet")
-    show = _progress()
+    address, workers, cpus, gpus, column = cluster
     summary = run_on_ray(
         inputs[0],
-        out,
-        cpus_per_worker=cpus_per_worker or 1,
-        gpus_per_worker=gpus_per_worker or 0,
-        on_progress=show,
-        **settings,
+        str(out),
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus or 1,
+        gpus_per_worker=gpus or 0,
+        column=column,
+        on_progress=_progress(),
+        **{name: value for name, value in settings.items() if name != "clean_edges"},
     )
-    _finish(summary, json_)
+    _finish(summary, as_json)
 
 
 def _progress() -> Callable[[Progress], None]:

@@ -70,6 +70,15 @@ Threshold = Annotated[
     typer.Option(min=0, max=1, help="Saliency from which a pixel is the object, for hard edges."),
 ]
 Crop = Annotated[bool, typer.Option("--crop", help="Crop to the object.")]
+LargestPart = Annotated[bool, typer.Option("--largest-part", help="Keep only the largest part of the mask.")]
+FillHoles = Annotated[bool, typer.Option("--fill-holes", help="Fill the holes of the mask.")]
+Grow = Annotated[
+    int, typer.Option("--grow", help="Pixels by which the mask grows; a negative number shrinks it.")
+]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="Do the photos of one folder and those that arrive there, until Ctrl-C."),
+]
 ClassName = Annotated[
     str | None, typer.Option("--class", help="Number or name of one class, if the network has several.")
 ]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
 from .cluster import (
+    Cluster,
     Column,
     CpusPerWorker,
     GpusPerWorker,
     RayAddress,
     RayWorkers,
-    refuse_cluster_options,
-    refuse_urls,
     run_on_cluster,
 )
 from .options import (
@@ -29,7 +31,10 @@ from .options import (
     EdgesChoice,
     EngineChoice,
     FileFormat,
+    FillHoles,
+    Grow,
     Inputs,
+    LargestPart,
     MinMax,
     Model,
     Out,
@@ -37,10 +42,13 @@ from .options import (
     PrecisionChoice,
     SkipExisting,
     Threshold,
+    Watch,
     watched,
 )
 
 if TYPE_CHECKING:
+    from ..engines import EngineName, Precision
+    from ..imaging import Cleanup, Edges, Format
     from ..inference import FileReport, Summary
 
 
@@ -58,6 +66,9 @@ def cutout(
     format_: FileFormat = None,
     threshold: Threshold = None,
     crop: Crop = False,
+    largest_part: LargestPart = False,
+    fill_holes: FillHoles = False,
+    grow: Grow = 0,
     label: ClassName = None,
     minmax: MinMax = None,
     device: Device = "auto",
@@ -67,6 +78,7 @@ def cutout(
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    watch: Watch = False,
     json_: AsJson = False,
     ray: RayAddress = None,
     workers: RayWorkers = None,
@@ -75,69 +87,35 @@ def cutout(
     column: Column = None,
 ) -> None:
     """Cut the object out of each photo: RGBA, in the photo's own size and colours."""
-    from ..inference import SaliencyPipeline, run_files
-
-    existing = _existing(overwrite, skip_existing)
-    cluster = {
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-        "column": column,
-    }
-    if ray is not None:
-        run_on_cluster(
-            inputs,
-            out,
-            kind="cutout",
-            address=ray,
-            json_=json_,
-            existing=existing,
-            model=model,
-            background=background,
-            edges=edges,
-            format=format_,
-            threshold=threshold,
-            crop=crop,
-            label=label,
-            minmax=minmax,
-            device=device,
-            engine=engine,
-            precision=precision,
-            batch_size=batch_size,
-            allow_pickle=allow_pickle,
-            **cluster,
-        )
-        return
-    refuse_cluster_options(**cluster)
-    refuse_urls([*inputs, out])
-    _check_streams(inputs, out, json_)
     if clean_edges:
         typer.echo("u2net: --clean-edges is not needed any more: all edges but soft ones are clean", err=True)
-    pipeline = SaliencyPipeline.from_pretrained(
-        model,
-        device=device,
-        engine=engine,
-        precision=precision,
-        batch_size=batch_size,
-        minmax=minmax,
-        allow_pickle=allow_pickle,
-    )
-    summary = run_files(
-        pipeline,
-        inputs,
-        out,
-        kind="cutout",
-        format=format_,
-        background=background,
-        edges=edges,
-        clean_edges=clean_edges,
-        threshold=threshold,
-        crop=crop,
-        label=label,
-        existing=existing,
-        on_file=_progress(),
-    )
-    _finish(summary, json_)
+    settings: _Settings = {
+        "kind": "cutout",
+        "format": format_,
+        "background": background,
+        "edges": edges,
+        "clean_edges": clean_edges,
+        "threshold": threshold,
+        "crop": crop,
+        "label": label,
+        "existing": _existing(overwrite, skip_existing),
+        "cleanup": _cleanup(largest_part, fill_holes, grow),
+    }
+    _check_streams(inputs, out, json_)
+    weights: _Weights = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "batch_size": batch_size,
+        "minmax": minmax,
+        "allow_pickle": allow_pickle,
+    }
+    cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
+    cluster.check(inputs, out, watch=watch)
+    if cluster.address is not None:
+        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=json_)
+        return
+    _make(model, weights, inputs, out, settings, watch=watch, as_json=json_)
 
 
 def mask(
@@ -148,6 +126,9 @@ def mask(
     format_: FileFormat = None,
     threshold: Threshold = None,
     crop: Crop = False,
+    largest_part: LargestPart = False,
+    fill_holes: FillHoles = False,
+    grow: Grow = 0,
     label: ClassName = None,
     minmax: MinMax = None,
     device: Device = "auto",
@@ -157,6 +138,7 @@ def mask(
     allow_pickle: AllowPickle = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    watch: Watch = False,
     json_: AsJson = False,
     ray: RayAddress = None,
     workers: RayWorkers = None,
@@ -165,70 +147,108 @@ def mask(
     column: Column = None,
 ) -> None:
     """Make the saliency map of each photo: 8-bit grey, or 0 and 255 with --threshold."""
-    from ..inference import SaliencyPipeline, run_files
-
-    existing = _existing(overwrite, skip_existing)
-    cluster = {
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-        "column": column,
+    settings: _Settings = {
+        "kind": "mask",
+        "format": format_,
+        "edges": edges,
+        "threshold": threshold,
+        "crop": crop,
+        "label": label,
+        "existing": _existing(overwrite, skip_existing),
+        "cleanup": _cleanup(largest_part, fill_holes, grow),
     }
-    if ray is not None:
-        run_on_cluster(
-            inputs,
-            out,
-            kind="mask",
-            address=ray,
-            json_=json_,
-            existing=existing,
-            model=model,
-            edges=edges,
-            format=format_,
-            threshold=threshold,
-            crop=crop,
-            label=label,
-            minmax=minmax,
-            device=device,
-            engine=engine,
-            precision=precision,
-            batch_size=batch_size,
-            allow_pickle=allow_pickle,
-            **cluster,
-        )
-        return
-    refuse_cluster_options(**cluster)
-    refuse_urls([*inputs, out])
     _check_streams(inputs, out, json_)
-    pipeline = SaliencyPipeline.from_pretrained(
-        model,
-        device=device,
-        engine=engine,
-        precision=precision,
-        batch_size=batch_size,
-        minmax=minmax,
-        allow_pickle=allow_pickle,
-    )
-    summary = run_files(
-        pipeline,
-        inputs,
-        out,
-        kind="mask",
-        edges=edges,
-        format=format_,
-        threshold=threshold,
-        crop=crop,
-        label=label,
-        existing=existing,
-        on_file=_progress(),
-    )
-    _finish(summary, json_)
+    weights: _Weights = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "batch_size": batch_size,
+        "minmax": minmax,
+        "allow_pickle": allow_pickle,
+    }
+    cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
+    cluster.check(inputs, out, watch=watch)
+    if cluster.address is not None:
+        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=json_)
+        return
+    _make(model, weights, inputs, out, settings, watch=watch, as_json=json_)
+
+
+class _Settings(TypedDict, total=False):
+    """The arguments that `run_files` and `watch_files` share."""
+
+    kind: Literal["mask", "cutout"]
+    format: Format | None
+    background: str | None
+    edges: Edges
+    clean_edges: bool
+    threshold: float | None
+    crop: bool
+    label: str | None
+    existing: Literal["refuse", "overwrite", "skip"]
+    cleanup: Cleanup
+
+
+class _Weights(TypedDict):
+    """The arguments that `SaliencyPipeline.from_pretrained` and `run_on_ray` share, but for the source."""
+
+    device: str
+    engine: EngineName
+    precision: Precision
+    batch_size: int
+    minmax: Literal["auto", "always", "never"] | None
+    allow_pickle: bool
+
+
+def _make(
+    model: str,
+    weights: _Weights,
+    inputs: Sequence[str],
+    out: str | None,
+    settings: _Settings,
+    *,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Make the outputs of one run, or watch a folder until Ctrl-C or SIGTERM."""
+    from ..inference import SaliencyPipeline, run_files, watch_files
+
+    pipeline = SaliencyPipeline.from_pretrained(model, **weights)
+    if not watch:
+        _finish(run_files(pipeline, inputs, out, on_file=_progress(), **settings), as_json)
+        return
+    if len(inputs) != 1 or out is None or "-" in (out, inputs[0]):
+        raise ValueError("--watch takes one folder, and needs another folder as --out")
+    counts: Counter[str] = Counter()
+
+    def show(report: FileReport) -> None:
+        counts[report.status] += 1
+        if as_json:
+            typer.echo(json.dumps(asdict(report)))
+        if report.error is not None:
+            typer.echo(f"u2net: {_one_line(report.error)}", err=True)
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if watched():
+        typer.echo(f"u2net: {_one_line(inputs[0])} is watched until Ctrl-C", err=True)
+    try:
+        watch_files(pipeline, inputs[0], out, on_file=show, **settings)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        engine = pipeline.engine
+        _say_counts(counts, engine.device, engine.name, engine.precision)
 
 
 def _existing(overwrite: bool, skip_existing: bool) -> Literal["refuse", "overwrite", "skip"]:
     if overwrite and skip_existing:
         raise ValueError("--overwrite and --skip-existing exclude each other")
     return "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+
+
+def _cleanup(largest_part: bool, fill_holes: bool, grow: int) -> Cleanup:
+    from ..imaging import Cleanup
+
+    return Cleanup(largest_part, fill_holes, grow=grow)
 
 
 def _check_streams(inputs: Sequence[str], out: str | None, as_json: bool) -> None:
@@ -264,11 +284,14 @@ def _finish(summary: Summary, as_json: bool) -> None:
         if report.error is not None:
             typer.echo(f"u2net: {_one_line(report.error)}", err=True)
     if len(summary.files) > 1 and (counts["failed"] or watched()):
-        done = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        how = f"{summary.device}, {summary.engine}, {summary.precision}"
-        typer.echo(f"u2net: {done} on {how}", err=True)
+        _say_counts(counts, summary.device, summary.engine, summary.precision)
     if counts["failed"]:
         raise typer.Exit(1)
+
+
+def _say_counts(counts: Mapping[str, int], device: str, engine: str, precision: str) -> None:
+    done = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    typer.echo(f"u2net: {done or 'no photo'} on {device}, {engine}, {precision}", err=True)
 
 
 def _one_line(message: str) -> str:

@@ -1,3 +1,8 @@
+from .cleaning import (
+    clean as clean,
+    clean_labels as clean_labels,
+)
+from .cleanup import Cleanup as Cleanup
 from .compositing import (
     blur_background as blur_background,
     parse_colour as parse_colour,

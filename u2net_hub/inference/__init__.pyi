@@ -8,4 +8,10 @@ from .folders import (
 )
 from .pipeline import SaliencyPipeline as SaliencyPipeline
 from .remote_files import is_url as is_url
+from .removal import (
+    Session as Session,
+    new_session as new_session,
+    remove as remove,
+)
 from .result import SaliencyResult as SaliencyResult
+from .watching import watch_files as watch_files

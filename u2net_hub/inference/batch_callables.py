@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..engines import EngineName, Precision
-from ..imaging import Edges, Format
+from ..imaging import Cleanup, Edges, Format
 from .folders import reason_of
 from .manifest import Row
-from .photo_rows import LoadedPhoto, PhotoRows, choose_label, limit_threads, make_options
+from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item
 from .pipeline import MinMax, SaliencyPipeline
-from .plan import Kind
+from .plan import Kind, choose_format, read_options
 from .remote_files import read_bytes
 from .stream import FAILURES
 
@@ -48,10 +48,11 @@ class CutoutBatch:
         column: The column of the photos. By default "bytes", "image" or "path", whichever there is first.
         format: The format of the outputs.
         background: The background of a cutout, see `SaliencyResult.over`; None for transparency.
-        threshold: See `run_files`, as the following four.
+        threshold: See `run_files`, as the following five.
         crop: Whether to crop to the object.
         edges: How edges are made.
         label: The number or the name of a class.
+        cleanup: The steps that clean each mask.
         minmax: Replaces the config's setting.
         device: See `SaliencyPipeline`, as the following three.
         engine: The engine that runs the network.
@@ -77,6 +78,7 @@ class CutoutBatch:
         crop: bool = False,
         edges: Edges | None = None,
         label: int | str | None = None,
+        cleanup: Cleanup | None = None,
         minmax: MinMax | None = None,
         device: str = "auto",
         engine: EngineName = "auto",
@@ -85,14 +87,6 @@ class CutoutBatch:
         allow_pickle: bool = False,
         cores: int | None = None,
     ) -> None:
-        options = make_options(
-            self.kind,
-            format=format,
-            background=background,
-            threshold=threshold,
-            crop=crop,
-            edges=edges,
-        )
         cores = cores or _assigned_cores()
         if cores is not None:
             limit_threads(cores)
@@ -105,7 +99,17 @@ class CutoutBatch:
             minmax=minmax,
             allow_pickle=allow_pickle,
         )
-        options = choose_label(options, pipeline, label)
+        options = read_options(
+            pipeline.config,
+            kind=self.kind,
+            format=choose_format(format, None, ()),
+            background=background,
+            threshold=threshold,
+            crop=crop,
+            edges=edges,
+            label=label,
+            cleanup=cleanup,
+        )
         self._column = column
         self._rows = PhotoRows(pipeline, options, cores)
 

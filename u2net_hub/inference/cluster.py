@@ -6,24 +6,23 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ..engines import EngineName, Precision
 from ..hub import resolve
-from ..imaging import Edges, Format, Photo
+from ..imaging import Cleanup, Edges, Format, Photo
 from .cluster_feed import BlockFeed
 from .cluster_pool import Progress, WorkerPool
 from .cluster_session import open_ray
 from .cluster_worker import WorkerPlan
 from .lease import Lease
 from .manifest import Done, Manifest, compare_settings
-from .photo_rows import make_options
 from .photo_sources import find_photos
 from .pipeline import MinMax
-from .plan import Existing, Kind, Options
+from .plan import Existing, Kind, Options, choose_format, read_options
 from .remote_files import is_url, list_folder
 from .shipped_weights import ShippedWeights, pack_weights
 
@@ -74,6 +73,7 @@ def run_on_ray(
     crop: bool = False,
     edges: Edges | None = None,
     label: int | str | None = None,
+    cleanup: Cleanup | None = None,
     existing: Existing = "refuse",
     column: str | None = None,
     minmax: MinMax | None = None,
@@ -104,11 +104,12 @@ def run_on_ray(
         cpus_per_worker: The number of cores of each worker.
         gpus_per_worker: The number of GPUs of each worker; 0.5 lets two workers share one.
         format: The format of the outputs; None for PNG.
-        background: See `run_files`, as the following five.
+        background: See `run_files`, as the following six.
         threshold: Hard edges from this saliency on.
         crop: Whether to crop to the object.
         edges: How edges are made.
         label: The number or the name of a class.
+        cleanup: The steps that clean each mask.
         existing: "refuse" a destination that holds files of another run, "overwrite" them and begin anew, or
             "skip" photos whose output exists.
         column: The column of a Parquet file that holds the pictures or the paths; None to find it.
@@ -134,9 +135,17 @@ def run_on_ray(
     """
     _check_numbers(workers, cpus_per_worker, gpus_per_worker, batch_size)
     source, destination = str(source), str(destination)
-    options = make_options(
-        kind, format=format, background=background, threshold=threshold, crop=crop, edges=edges
-    )._replace(existing=existing)
+    options = read_options(
+        None,
+        kind=kind,
+        format=choose_format(format, None, ()),
+        background=background,
+        threshold=threshold,
+        crop=crop,
+        edges=edges,
+        existing=existing,
+        cleanup=cleanup,
+    )
     manifest = Manifest(destination)
     _check_places(source, manifest.destination)
     weights, contents = pack_weights(resolve(model, allow_pickle=allow_pickle))
@@ -210,10 +219,11 @@ def _settings(
     if isinstance(background, Photo):
         background = f"picture {hashlib.sha256(background.rgb.tobytes()).hexdigest()}"
     place = source.rstrip("/") if is_url(source) else str(Path(source).resolve())
-    chosen = {name: value for name, value in options._asdict().items() if name != "existing"}
+    chosen = {name: value for name, value in options._asdict().items() if name not in ("existing", "sync")}
     return {
         **chosen,
         "background": background,
+        "cleanup": asdict(options.cleanup),
         "label": label,
         "source": place,
         "weights_sha256": weights.source.sha256,

@@ -18,10 +18,11 @@ from .compact_set import hash_names
 from .folders import reason_of
 from .lease import holds_lease
 from .manifest import PartWriter, Row, failed_row
-from .photo_rows import LoadedPhoto, PhotoRows, choose_label, limit_threads
+from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item, Shard, read_shard
 from .pipeline import SaliencyPipeline
 from .remote_files import exists, is_url, join, read_bytes, remove, write_bytes
+from .result import class_index
 from .shipped_weights import ShippedWeights, unpack_weights
 from .stream import FAILURES
 
@@ -110,7 +111,8 @@ class PhotoWorker:
         limit_threads(plan.cores)
         source = unpack_weights(plan.weights, self._fetch_weights)
         pipeline = SaliencyPipeline(source, **plan.pipeline)
-        self._rows = PhotoRows(pipeline, choose_label(plan.options, pipeline, plan.label), plan.cores)
+        label = None if plan.label is None else class_index(pipeline.config, plan.label)
+        self._rows = PhotoRows(pipeline, plan.options._replace(label=label), plan.cores)
         self._count = _metric()
         return {
             "host": socket.gethostname(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from PIL import Image
 
 from ..atomic import write_file
-from ..imaging import Edges, Format, encode, peek_size
-from .backgrounds import read_background
+from ..imaging import Cleanup, Edges, Format, encode, peek_size
 from .plan import (
     Existing,
     Job,
     Kind,
     Options,
-    check_options,
     check_targets,
     choose_format,
     plan_jobs,
+    read_options,
     to_be_skipped,
 )
-from .result import CUTOUT_EDGES, class_index
 from .stream import FAILURES, stream_photos
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ class FileReport:
     """The path of the output, or "-" for standard output."""
     status: Status
     error: str | None = None
-    """The reason for a failure."""
+    """The reason for a failure, or why a watched photo was skipped."""
     size: tuple[int, int] | None = None
     """The photo's (height, width) in pixels."""
     confidence: float | None = None
@@ -85,6 +83,7 @@ def run_files(
     clean_edges: bool = False,
     label: int | str | None = None,
     existing: Existing = "refuse",
+    cleanup: Cleanup | None = None,
     on_file: Callable[[FileReport, int], None] | None = None,
 ) -> Summary:
     """Make a mask or a cutout of every photo, and write each to a file.
@@ -109,6 +108,7 @@ def run_files(
         label: The number or the name of a class, for a network with several classes.
         existing: What to do if an output exists: "refuse" the whole run before it starts, "overwrite" the
             output, or "skip" the photo.
+        cleanup: The steps that clean each mask: the largest part only, holes filled, the outline moved.
         on_file: A function to call with each report and the number of all files.
 
     Returns:
@@ -121,25 +121,26 @@ def run_files(
         OSError: An output folder cannot be written to.
     """
     names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    options = Options(
-        kind,
-        choose_format(format, out, names),
-        None if background is None else read_background(background),
-        threshold,
-        crop,
-        edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
-        clean_edges,
-        None if label is None else class_index(pipeline.config, label),
-        existing,
+    options = read_options(
+        pipeline.config,
+        kind=kind,
+        format=choose_format(format, out, names),
+        background=background,
+        threshold=threshold,
+        crop=crop,
+        edges=edges,
+        clean_edges=clean_edges,
+        label=label,
+        existing=existing,
+        cleanup=cleanup,
     )
-    check_options(options)
     jobs = plan_jobs(names, out, options)
     read = [source for source, _ in jobs if source is not None]
     if isinstance(background, str | Path):
         read.append(Path(background))
     check_targets(jobs, read, existing)
     reports = []
-    for report in _run(pipeline, jobs, options):
+    for report in run_jobs(pipeline, jobs, options):
         reports.append(report)
         if on_file is not None:
             on_file(report, len(jobs))
@@ -147,12 +148,30 @@ def run_files(
     return Summary(tuple(reports), engine.device, engine.name, engine.precision)
 
 
-def _run(pipeline: SaliencyPipeline, jobs: Sequence[Job], options: Options) -> Iterator[FileReport]:
-    """Read, infer and write at the same time, and yield the reports in the order of the jobs."""
+def run_jobs(
+    pipeline: SaliencyPipeline,
+    jobs: Iterable[Job],
+    options: Options,
+    *,
+    is_whole: Callable[[Job], bool] | None = None,
+) -> Generator[FileReport]:
+    """Read, infer and write at the same time, and yield the reports in the order of the jobs.
+
+    One pool reads and writes, with a thread per core. If files take longer than the network, the pool keeps
+    the machine busy; if the network takes longer, the pool mostly waits and leaves the cores to the network.
+    If this iterator is closed early, the files being written are finished, and the rest is dropped.
+
+    Args:
+        pipeline: The pipeline that makes the saliency maps.
+        jobs: The photos and their outputs.
+        options: The settings.
+        is_whole: A function that is asked when a photo was read. Where it says False, the photo changed in
+            the meantime, and is reported as skipped, without an output.
+    """
     return stream_photos(
         pipeline,
         jobs,
-        lambda job: _read(pipeline, job, options),
+        lambda job: _read(pipeline, job, options, is_whole),
         lambda job, result: _write(job, result, options),
         cost=lambda job: _pixels(job, options),
     )
@@ -166,14 +185,24 @@ def _pixels(job: Job, options: Options) -> int:
     return height * width
 
 
-def _read(pipeline: SaliencyPipeline, job: Job, options: Options) -> Prepared | FileReport:
+def _read(
+    pipeline: SaliencyPipeline, job: Job, options: Options, is_whole: Callable[[Job], bool] | None
+) -> Prepared | FileReport:
     if to_be_skipped(job, options):
         return _report(job, "skipped")
-    source = sys.stdin.buffer if job.source is None else job.source
+    map_only = needs_map_only(options)
     try:
-        return pipeline.prepare(source, name="standard input", map_only=needs_map_only(options))
+        if job.source is None:
+            return pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
+        prepared = pipeline.prepare(job.source, map_only=map_only)
+        return prepared if is_whole is None or is_whole(job) else _report(job, "skipped")
     except FAILURES as e:
         return _report(job, "failed", error=reason_of(e, str(job.source or "standard input")))
+
+
+def needs_map_only(options: Options) -> bool:
+    """Tell whether the result needs only the map, not the photo's colours, see `SaliencyPipeline.prepare`."""
+    return options.kind == "mask" and options.edges == "soft"
 
 
 def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
@@ -184,7 +213,7 @@ def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         else:
-            write_file(job.target, data, overwrite=options.existing == "overwrite", sync=False)
+            write_file(job.target, data, overwrite=options.existing == "overwrite", sync=options.sync)
     except FileExistsError:
         if options.existing == "skip":
             return replace(report, status="skipped")
@@ -195,24 +224,20 @@ def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
     return report
 
 
-def needs_map_only(options: Options) -> bool:
-    """Tell whether the result needs only the map, not the photo's colours, see `SaliencyPipeline.prepare`."""
-    return options.kind == "mask" and options.edges == "soft"
-
-
 def render(result: SaliencyResult, options: Options) -> Image.Image:
     """Make the picture that the options ask for."""
     if options.label is not None:
         result = result.for_class(options.label)
+    edges, cleanup, clean_edges = options.edges, options.cleanup, options.clean_edges
     if options.kind == "mask":
-        picture = result.mask(options.threshold, edges=options.edges)
+        picture = result.mask(options.threshold, edges=edges, cleanup=cleanup)
     elif options.background is None:
-        picture = result.cutout(options.threshold, edges=options.edges, clean_edges=options.clean_edges)
+        picture = result.cutout(options.threshold, edges=edges, clean_edges=clean_edges, cleanup=cleanup)
     else:
         picture = result.over(
-            options.background, options.threshold, edges=options.edges, clean_edges=options.clean_edges
+            options.background, options.threshold, edges=edges, clean_edges=clean_edges, cleanup=cleanup
         )
-    box = result.bbox(edges=options.edges) if options.crop else None
+    box = result.bbox(edges=edges, cleanup=cleanup) if options.crop else None
     return picture if box is None else picture.crop(box)
 
 

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines import Precision
-from ..imaging import Edges, Format, encode, peek_size
-from .backgrounds import read_background
+from ..imaging import encode, peek_size
 from .folders import needs_map_only, reason_of, render
 from .manifest import Row, failed_row
 from .photo_sources import Item
 from .pipeline import SaliencyPipeline
-from .plan import Kind, Options, check_options, choose_format
-from .result import CUTOUT_EDGES, SaliencyResult, class_index
+from .plan import Options
+from .result import SaliencyResult
 from .stream import FAILURES, stream_photos
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .backgrounds import Background
     from .pipeline import Prepared
 
 
@@ -102,7 +100,7 @@ class PhotoRows:
         item, options = photo.item, self.options
         try:
             picture = save(item, encode(render(result, options), options.format))
-            box = result.bbox(edges=options.edges)
+            box = result.bbox(edges=options.edges, cleanup=options.cleanup)
         except FAILURES as e:
             return failed_row(item.key, reason_of(e, item.key), shard=photo.shard)
         height, width = result.size
@@ -155,41 +153,3 @@ def limit_threads(cores: int) -> None:
         import torch
 
         torch.set_num_threads(cores)
-
-
-def make_options(
-    kind: Kind,
-    *,
-    format: Format | None,
-    background: str | Background | None,
-    threshold: float | None,
-    crop: bool,
-    edges: Edges | None,
-) -> Options:
-    """Check the settings of outputs, and fill in what is not given.
-
-    Raises:
-        ValueError: A setting is invalid, or two exclude each other.
-    """
-    options = Options(
-        kind=kind,
-        format=choose_format(format, None, ()),
-        background=None if background is None else read_background(background),
-        threshold=threshold,
-        crop=crop,
-        edges=edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
-        clean_edges=False,
-        label=None,
-        existing="overwrite",
-    )
-    check_options(options)
-    return options
-
-
-def choose_label(options: Options, pipeline: SaliencyPipeline, label: int | str | None) -> Options:
-    """Return the options with the number of a class.
-
-    Raises:
-        ValueError: The network has no such class.
-    """
-    return options if label is None else options._replace(label=class_index(pipeline.config, label))

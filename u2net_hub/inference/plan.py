@@ -15,12 +15,16 @@ from ..imaging import (
     FORMAT_OF_SUFFIX,
     IMAGE_SUFFIXES,
     WRITTEN,
+    Cleanup,
     Edges,
     Format,
 )
+from .backgrounds import read_background
+from .result import CUTOUT_EDGES, class_index
 
 if TYPE_CHECKING:
-    from .backgrounds import ReadBackground
+    from ..config import U2NetConfig
+    from .backgrounds import Background, ReadBackground
 
 
 _SORTED_AT_ONCE = 10_000
@@ -50,6 +54,47 @@ class Options(NamedTuple):
     clean_edges: bool
     label: int | None
     existing: Existing
+    cleanup: Cleanup
+    sync: bool
+    """Whether each output is on the disk before it is reported."""
+
+
+def read_options(
+    config: U2NetConfig | None,
+    *,
+    kind: Kind = "cutout",
+    format: Format,
+    background: str | Background | None = None,
+    threshold: float | None = None,
+    crop: bool = False,
+    edges: Edges | None = None,
+    clean_edges: bool = False,
+    label: int | str | None = None,
+    existing: Existing = "refuse",
+    cleanup: Cleanup | None = None,
+    sync: bool = False,
+) -> Options:
+    """Read and check the settings of a run, see `run_files`; without a config there can be no label.
+
+    Raises:
+        ValueError: A setting is invalid, or two settings exclude each other.
+        OSError: The background is a file that cannot be read.
+    """
+    options = Options(
+        kind,
+        format,
+        None if background is None else read_background(background),
+        threshold,
+        crop,
+        edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
+        clean_edges,
+        None if label is None or config is None else class_index(config, label),
+        existing,
+        cleanup or Cleanup(),
+        sync,
+    )
+    check_options(options)
+    return options
 
 
 def check_options(options: Options) -> None:
@@ -211,7 +256,7 @@ def check_targets(jobs: Sequence[Job], read: Iterable[Path], existing: Existing)
         if target is None:
             continue
         if target.parent not in folders:
-            _check_folder(target.parent)
+            check_out_folder(target.parent)
             folders[target.parent] = os.path.realpath(target.parent)
         key = os.path.normcase(os.path.join(folders[target.parent], target.name))
         if key in takers:
@@ -238,7 +283,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check_folder(folder: Path) -> None:
+def check_out_folder(folder: Path) -> None:
     """Raise if an output folder cannot be made or written to. Only the first output really makes it."""
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not nearest.is_dir():

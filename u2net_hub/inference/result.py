@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..config import U2NetConfig
-    from ..imaging import Edges, Photo
+    from ..imaging import Cleanup, Edges, Photo
     from .backgrounds import Background
 
 
@@ -42,6 +42,7 @@ class SaliencyResult:
         self._fused = fused
         self._sides = sides
         self._mattes: dict[Edges, NDArray[np.uint8]] = {}
+        self._cleaned: dict[tuple[float | None, Edges, Cleanup], NDArray[np.uint8]] = {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,35 +106,51 @@ class SaliencyResult:
             self.photo, config, *[each[index : index + 1] for each in (self._fused, *self._sides)]
         )
 
-    def mask(self, threshold: float | None = 0.5, *, edges: Edges = "soft") -> Image.Image:
+    def mask(
+        self, threshold: float | None = 0.5, *, edges: Edges = "soft", cleanup: Cleanup | None = None
+    ) -> Image.Image:
         """Make the mask at the photo's size: mode L, 255 where the saliency is at least `threshold`, else 0.
 
         Args:
             threshold: A number from 0 to 1; None gives the saliency itself in 256 grey levels.
             edges: `"soft"` for the network's own map; `"sharp"` or `"hair"` for a matte, see `cutout`.
+            cleanup: See `cutout`. With several classes, all of them together are the object.
 
         Returns:
             The mask; with several classes the labels as a palette picture (mode P), whatever the threshold
             and the edges.
         """
         if self.labels is not None:
-            mask = Image.fromarray(self.labels).convert("P")
+            labels = im.clean_labels(self.labels, cleanup) if cleanup else self.labels
+            mask = Image.fromarray(labels).convert("P")
             mask.putpalette(im.palette())
             return mask
-        return Image.fromarray(self._matte(threshold, edges))
+        return Image.fromarray(self._matte(threshold, edges, cleanup))
 
-    def alpha(self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES) -> Image.Image:
+    def alpha(
+        self,
+        threshold: float | None = None,
+        *,
+        edges: Edges = CUTOUT_EDGES,
+        cleanup: Cleanup | None = None,
+    ) -> Image.Image:
         """Make the cutout's alpha channel: the matte times the photo's own alpha, mode L.
 
         Args:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
             edges: See `cutout`.
+            cleanup: See `cutout`.
         """
-        matte = Image.fromarray(self._matte(threshold, edges))
+        matte = Image.fromarray(self._matte(threshold, edges, cleanup))
         return matte if self.photo.alpha is None else ImageChops.multiply(matte, self.photo.alpha)
 
     def cutout(
-        self, threshold: float | None = None, *, edges: Edges = CUTOUT_EDGES, clean_edges: bool = False
+        self,
+        threshold: float | None = None,
+        *,
+        edges: Edges = CUTOUT_EDGES,
+        clean_edges: bool = False,
+        cleanup: Cleanup | None = None,
     ) -> Image.Image:
         """Make the background transparent: mode RGBA, with the photo's colours and ICC profile.
 
@@ -144,13 +161,15 @@ class SaliencyResult:
                 `imaging.refine` and `imaging.foreground_colours`. `"soft"` is the network's map, with the
                 photo's colours as they are.
             clean_edges: Deprecated. Removes the background's colours from soft edges too.
+            cleanup: The steps that clean the matte, after the threshold if there is one: the largest part
+                only, holes filled, the outline moved; see `Cleanup`.
 
         Raises:
             ValueError: `edges` is unknown, or the photo was read at reduced size.
         """
-        colours = self._colours(threshold, edges, clean_edges)
+        colours = self._colours(threshold, edges, clean_edges, cleanup)
         picture = colours.copy() if colours is self.photo.rgb else colours
-        picture.putalpha(self.alpha(threshold, edges=edges))
+        picture.putalpha(self.alpha(threshold, edges=edges, cleanup=cleanup))
         return self._with_profile(picture)
 
     def over(
@@ -160,6 +179,7 @@ class SaliencyResult:
         *,
         edges: Edges = CUTOUT_EDGES,
         clean_edges: bool = False,
+        cleanup: Cleanup | None = None,
     ) -> Image.Image:
         """Place the cutout on another background: mode RGB.
 
@@ -170,26 +190,32 @@ class SaliencyResult:
             threshold: A number from 0 to 1 for a hard edge; None for a soft edge.
             edges: See `cutout`.
             clean_edges: See `cutout`.
+            cleanup: See `cutout`.
 
         Raises:
             ValueError: The background is none of those, or `edges` is unknown.
         """
-        colours = self._colours(threshold, edges, clean_edges)
-        behind = render_background(read_background(background), self.photo, self.alpha(edges="soft"))
-        return self._with_profile(Image.composite(colours, behind, self.alpha(threshold, edges=edges)))
+        colours = self._colours(threshold, edges, clean_edges, cleanup)
+        alpha = self.alpha(threshold, edges=edges, cleanup=cleanup)
+        shown = self.alpha(edges="soft", cleanup=cleanup)
+        behind = render_background(read_background(background), self.photo, shown)
+        return self._with_profile(Image.composite(colours, behind, alpha))
 
-    def bbox(self, threshold: float = 0.1, *, edges: Edges = "soft") -> tuple[int, int, int, int] | None:
+    def bbox(
+        self, threshold: float = 0.1, *, edges: Edges = "soft", cleanup: Cleanup | None = None
+    ) -> tuple[int, int, int, int] | None:
         """Find the box around the object: (left, top, right, bottom) in pixels, for `Image.crop`.
 
         Args:
             threshold: The least visibility of a pixel in the box, from 0 to 1.
             edges: Those of the cutout that is cropped, see `cutout`.
+            cleanup: That of the cutout that is cropped, see `cutout`.
 
         Returns:
             The box; None if no pixel is visible enough.
         """
         least = 255 * _checked(threshold)
-        shown = np.asarray(self.alpha(edges=edges)) >= least
+        shown = np.asarray(self.alpha(edges=edges, cleanup=cleanup)) >= least
         rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
         if not rows.size:
             return None
@@ -200,8 +226,20 @@ class SaliencyResult:
             return np.asarray(1 - maps[0], np.float32)
         return np.asarray(maps[0], np.float32)
 
-    def _matte(self, threshold: float | None, edges: Edges) -> NDArray[np.uint8]:
+    def _matte(
+        self, threshold: float | None, edges: Edges, cleanup: Cleanup | None = None
+    ) -> NDArray[np.uint8]:
         """Make the matte without the photo's own alpha: uint8 (H, W)."""
+        if not cleanup:
+            return self._raw_matte(threshold, edges)
+        key = (threshold, edges, cleanup)
+        kept = self._cleaned
+        if key not in kept:
+            # only the last one is kept: alpha, colours and box of a cutout share it
+            kept = self._cleaned = {key: im.clean(self._raw_matte(threshold, edges), cleanup)}
+        return kept[key]
+
+    def _raw_matte(self, threshold: float | None, edges: Edges) -> NDArray[np.uint8]:
         if edges == "soft":
             if threshold is None:
                 return im.to_grey(self._normalised, self.size)
@@ -220,7 +258,9 @@ class SaliencyResult:
             self._mattes[edges] = im.refine(self.photo.on((255, 255, 255)), self._normalised, edges)
         return self._mattes[edges]
 
-    def _colours(self, threshold: float | None, edges: Edges, clean_edges: bool) -> Image.Image:
+    def _colours(
+        self, threshold: float | None, edges: Edges, clean_edges: bool, cleanup: Cleanup | None
+    ) -> Image.Image:
         """Make the colours of the cutout: mode RGB, at the photo's size."""
         self._check_full_size()
         if clean_edges:
@@ -232,7 +272,7 @@ class SaliencyResult:
         if edges == "soft" and not clean_edges:
             return self.photo.rgb
         # only the network's matte: where the photo's own alpha is soft, its colours are clean already
-        return im.foreground_colours(self.photo.rgb, Image.fromarray(self._matte(threshold, edges)))
+        return im.foreground_colours(self.photo.rgb, Image.fromarray(self._matte(threshold, edges, cleanup)))
 
     def _check_full_size(self) -> None:
         if self.photo.full_size is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -36,11 +36,12 @@ def stream_photos(
     *,
     cost: Callable[[Job], int],
     threads: int | None = None,
-) -> Iterator[Report]:
+) -> Generator[Report]:
     """Read, infer and write at the same time, and yield the reports in the order of the jobs.
 
     One pool reads and writes. If files take longer than the network, the pool keeps the machine busy; if the
-    network takes longer, the pool mostly waits and leaves the cores to the network.
+    network takes longer, the pool mostly waits and leaves the cores to the network. If this iterator is
+    closed early, the files being written are finished, and the rest is dropped.
 
     Args:
         pipeline: The pipeline that makes the saliency maps.
