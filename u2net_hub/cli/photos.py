@@ -101,7 +101,6 @@ def cutout(
         "existing": _existing(overwrite, skip_existing),
         "cleanup": _cleanup(largest_part, fill_holes, grow),
     }
-    _check_streams(inputs, out, json_)
     weights: _Weights = {
         "device": device,
         "engine": engine,
@@ -111,11 +110,7 @@ def cutout(
         "allow_pickle": allow_pickle,
     }
     cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
-    cluster.check(inputs, out, watch=watch)
-    if cluster.address is not None:
-        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=json_)
-        return
-    _make(model, weights, inputs, out, settings, watch=watch, as_json=json_)
+    _make(model, weights, inputs, out, settings, cluster, watch=watch, as_json=json_)
 
 
 def mask(
@@ -157,7 +152,6 @@ def mask(
         "existing": _existing(overwrite, skip_existing),
         "cleanup": _cleanup(largest_part, fill_holes, grow),
     }
-    _check_streams(inputs, out, json_)
     weights: _Weights = {
         "device": device,
         "engine": engine,
@@ -167,11 +161,7 @@ def mask(
         "allow_pickle": allow_pickle,
     }
     cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
-    cluster.check(inputs, out, watch=watch)
-    if cluster.address is not None:
-        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=json_)
-        return
-    _make(model, weights, inputs, out, settings, watch=watch, as_json=json_)
+    _make(model, weights, inputs, out, settings, cluster, watch=watch, as_json=json_)
 
 
 class _Settings(TypedDict, total=False):
@@ -206,13 +196,19 @@ def _make(
     inputs: Sequence[str],
     out: str | None,
     settings: _Settings,
+    cluster: Cluster,
     *,
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Make the outputs of one run, or watch a folder until Ctrl-C or SIGTERM."""
+    """Make the outputs of one run, here or on a cluster, or watch a folder until Ctrl-C or SIGTERM."""
     from ..inference import SaliencyPipeline, run_files, watch_files
 
+    _check_streams(inputs, out, as_json)
+    cluster.check(inputs, out, watch=watch)
+    if cluster.address is not None:
+        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=as_json)
+        return
     pipeline = SaliencyPipeline.from_pretrained(model, **weights)
     if not watch:
         _finish(run_files(pipeline, inputs, out, on_file=_progress(), **settings), as_json)
