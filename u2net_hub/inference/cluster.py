@@ -6,13 +6,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ..engines import EngineName, Precision
-from ..hub import resolve
+from ..hub import Source, resolve
 from ..imaging import Cleanup, Edges, Format, Photo
 from .cluster_feed import BlockFeed
 from .cluster_pool import Progress, WorkerPool
@@ -134,7 +135,6 @@ def run_on_ray(
         RuntimeError: The workers cannot start, or die again and again.
     """
     _check_numbers(workers, cpus_per_worker, gpus_per_worker, batch_size)
-    source, destination = str(source), str(destination)
     options = read_options(
         None,
         kind=kind,
@@ -146,47 +146,69 @@ def run_on_ray(
         existing=existing,
         cleanup=cleanup,
     )
-    manifest = Manifest(destination)
-    _check_places(source, manifest.destination)
-    weights, contents = pack_weights(resolve(model, allow_pickle=allow_pickle))
-    if gpus_per_worker and device == "auto":
-        device = "cuda"
     pipeline: dict[str, Any] = {
-        "device": device,
+        "device": "cuda" if gpus_per_worker and device == "auto" else device,
         "engine": engine,
         "precision": precision,
         "batch_size": batch_size,
         "minmax": minmax,
     }
-    settings = _settings(source, options, weights, label, pipeline)
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:8]}"
-    continued = _check_destination(manifest, settings, existing)
-    with Lease(manifest.folder, run) as lease:
-        found = find_photos(source, options.format, leave_out=manifest.destination, column=column)
-        feed = BlockFeed(found, manifest.load() if continued else Done())
-        try:
-            feed.start()
-            if not continued:
-                manifest.clear()
-                manifest.write_settings(settings)
-            if not feed.has_work():
-                return _summarise(Progress(0, feed.skipped, 0, feed.listed, 0, 0.0, 0.0), manifest)
-            plan = WorkerPlan(
-                run,
-                manifest.destination,
-                manifest.folder,
-                manifest.holds_pictures,
-                weights,
-                options,
-                label,
-                pipeline,
-                cpus_per_worker,
-            )
-            with open_ray(address):
-                pool = WorkerPool(plan, contents, feed, lease, workers, cpus_per_worker, gpus_per_worker)
-                return _summarise(pool.run(on_progress), manifest, pool.errors, pool.about)
-        finally:
-            feed.close()
+    weights = resolve(model, allow_pickle=allow_pickle)
+    run = _Run(str(source), Manifest(str(destination)), options, label, pipeline, weights, column)
+    return run.start(lambda: open_ray(address), (workers, cpus_per_worker, gpus_per_worker), on_progress)
+
+
+class _Run:
+    """A run that is checked, and ready to start."""
+
+    def __init__(
+        self,
+        source: str,
+        manifest: Manifest,
+        options: Options,
+        label: int | str | None,
+        pipeline: dict[str, Any],
+        weights: Source,
+        column: str | None,
+    ) -> None:
+        _check_places(source, manifest.destination)
+        self._manifest = manifest
+        self._existing = options.existing
+        shipped, self._contents = pack_weights(weights)
+        self._settings = _settings(source, options, shipped, label, pipeline)
+        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:8]}"
+        self._found = find_photos(source, options.format, leave_out=manifest.destination, column=column)
+        self._plan = WorkerPlan(name, manifest, shipped, options, label, pipeline)
+
+    def start(
+        self,
+        cluster: Callable[[], AbstractContextManager[None]],
+        size: tuple[int | None, int, float],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> ClusterSummary:
+        """Process the photos that are left to do.
+
+        Args:
+            cluster: A function that opens the cluster; it is called only if there is something to do.
+            size: The number of workers, and the numbers of cores and GPUs of each.
+            on_progress: A function to call about once a second.
+        """
+        manifest = self._manifest
+        continued = _check_destination(manifest, self._settings, self._existing)
+        with Lease(manifest.folder, self._plan.run) as lease:
+            feed = BlockFeed(self._found, manifest.load() if continued else Done())
+            try:
+                feed.start()
+                if not continued:
+                    manifest.clear()
+                    manifest.write_settings(self._settings)
+                if not feed.has_work():
+                    return _summarise(Progress(0, feed.skipped, 0, feed.listed, 0, 0.0, 0.0), manifest)
+                with cluster():
+                    pool = WorkerPool(self._plan, self._contents, feed, lease, size)
+                    return _summarise(pool.run(on_progress), manifest, pool.errors, pool.about)
+            finally:
+                feed.close()
 
 
 def _check_numbers(workers: int | None, cpus: int, gpus: float, batch_size: int) -> None:

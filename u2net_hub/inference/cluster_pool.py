@@ -72,6 +72,13 @@ class WorkerPool:
     Ray Data would place the photos of a lost machine anew as well, but it aborts or repeats for ever where a
     photo kills its worker, and it waits for the very worker that it gave a block to. So the actors are held
     directly: whatever happens to one, its blocks go to others.
+
+    Args:
+        plan: What each worker needs to know.
+        contents: The files of the weights.
+        feed: The blocks.
+        lease: The lease on the destination.
+        size: The number of workers, None for as many as fit, and the numbers of cores and GPUs of each.
     """
 
     def __init__(
@@ -80,13 +87,11 @@ class WorkerPool:
         contents: Mapping[str, bytes],
         feed: BlockFeed,
         lease: Lease,
-        workers: int | None,
-        cpus: int,
-        gpus: float,
+        size: tuple[int | None, int, float],
     ) -> None:
         self._ray = import_ray()
         self._plan, self._feed, self._lease = plan, feed, lease
-        self._wanted, self._cpus, self._gpus = workers, cpus, gpus
+        self._wanted, self._cpus, self._gpus = size
         self._contents = self._ray.put(dict(contents))
         self._actor_class = self._ray.remote(concurrency_groups={"progress": 1})(PhotoWorker)
         self._workers: list[_Worker] = []
@@ -126,7 +131,7 @@ class WorkerPool:
                         began = now
                         logger.warning("no worker has started yet; does the cluster have %s?", self._needs())
                 if self._lease.is_lost:
-                    raise RuntimeError(f"another run has taken {self._plan.destination}, so this one stops")
+                    raise RuntimeError(f"another run has taken {self._plan.manifest.destination}")
         finally:
             for worker in self._workers:
                 self._ray.kill(worker.actor)
@@ -163,7 +168,7 @@ class WorkerPool:
         for _ in range((self._wanted or room) - len(self._workers)):
             actor = self._actor_class.options(
                 num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_task_retries=0
-            ).remote(self._plan, [self._contents])
+            ).remote(self._plan, self._cpus, [self._contents])
             self._workers.append(_Worker(actor, actor.open.remote()))
 
     def _hand_out(self) -> None:

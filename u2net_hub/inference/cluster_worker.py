@@ -17,7 +17,7 @@ from ..ordered import map_ordered
 from .compact_set import hash_names
 from .folders import reason_of
 from .lease import holds_lease
-from .manifest import PartWriter, Row, failed_row
+from .manifest import Manifest, PartWriter, Row, failed_row
 from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item, Shard, read_shard
 from .pipeline import SaliencyPipeline
@@ -72,24 +72,20 @@ class WorkerPlan:
     """What a worker needs to know."""
 
     run: str
-    destination: str
-    folder: str
-    """The folder of the manifest."""
-    holds_pictures: bool
-    """Whether the manifest holds the outputs too."""
+    manifest: Manifest
     weights: ShippedWeights
     options: Options
     label: int | str | None
     pipeline: Mapping[str, Any]
     """The keyword arguments of `SaliencyPipeline`."""
-    cores: int
 
 
 class PhotoWorker:
     """The actor that `run_on_ray` starts. It opens the network later, so that it outlives an error there."""
 
-    def __init__(self, plan: WorkerPlan, contents: list[Any]) -> None:
-        self._plan = plan
+    def __init__(self, plan: WorkerPlan, cores: int, contents: list[Any]) -> None:
+        self._plan, self._cores = plan, cores
+        self._manifest = plan.manifest
         self._contents = contents
         self._counts = Counts()
 
@@ -103,16 +99,16 @@ class PhotoWorker:
             RuntimeError: The device is not available on this machine.
         """
         plan = self._plan
-        if not holds_lease(plan.folder, plan.run):
+        if not holds_lease(self._manifest.folder, plan.run):
             raise FileNotFoundError(
-                f"{plan.destination} on {socket.gethostname()} is not the folder of this run; choose a "
-                "bucket, or a folder that all machines share"
+                f"{self._manifest.destination} on {socket.gethostname()} is not the folder of this run; "
+                "choose a bucket, or a folder that all machines share"
             )
-        limit_threads(plan.cores)
+        limit_threads(self._cores)
         source = unpack_weights(plan.weights, self._fetch_weights)
         pipeline = SaliencyPipeline(source, **plan.pipeline)
         label = None if plan.label is None else class_index(pipeline.config, plan.label)
-        self._rows = PhotoRows(pipeline, plan.options._replace(label=label), plan.cores)
+        self._rows = PhotoRows(pipeline, plan.options._replace(label=label), self._cores)
         self._count = _metric()
         return {
             "host": socket.gethostname(),
@@ -148,14 +144,15 @@ class PhotoWorker:
         counts = Counts(block.number)
         self._counts = counts
         name = f"{self._plan.run}-{block.number:08d}"
-        writer = PartWriter(self._plan.folder, name)
+        writer = PartWriter(self._manifest.folder, name)
         finished = writer.read() if block.attempt > 1 else set()
         for status, count in writer.counts.items():
             setattr(counts, status, count)
         photos = (photo for photo in self._load(block) if photo.item.key not in finished)
         rows = self._rows(photos, self._save)
         if block.attempt > 1:
-            rows = self._one_by_one(photos, join(self._plan.folder, f"_attempts-{name}.json"), block.attempt)
+            note = join(self._manifest.folder, f"_attempts-{name}.json")
+            rows = self._one_by_one(photos, note, block.attempt)
         last = time.monotonic()
         for row in rows:
             writer.add(row)
@@ -236,15 +233,15 @@ class PhotoWorker:
 
     def _is_there(self, item: Item) -> bool:
         """Tell whether a photo is skipped, because its output exists."""
-        if self._plan.options.existing != "skip" or self._plan.holds_pictures:
+        if self._plan.options.existing != "skip" or self._manifest.holds_pictures:
             return False
-        return exists(join(self._plan.destination, item.target))
+        return exists(join(self._manifest.destination, item.target))
 
     def _save(self, item: Item, data: memoryview) -> bytes | None:
         """Write an output, or return it if it belongs into the manifest."""
-        if self._plan.holds_pictures:
+        if self._manifest.holds_pictures:
             return bytes(data)
-        address = join(self._plan.destination, item.target)
+        address = join(self._manifest.destination, item.target)
         if not (is_url(address) or is_url(item.address)) and item.address and os.path.exists(address):
             _check_differ(item.address, address)
         write_bytes(address, data)
