@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +30,10 @@ import pyarrow.parquet
 import ray
 from bucket_server import BucketServer
 from ray.cluster_utils import Cluster
+from typer.testing import CliRunner
 
 from u2net_hub import CutoutBatch, MaskBatch, SaliencyPipeline, U2Net, U2NetConfig, run_files, run_on_ray
+from u2net_hub.cli import app
 from u2net_hub.config import Stage
 from u2net_hub.inference import Progress, remote_files
 
@@ -157,9 +159,8 @@ def test_a_row_says_what_the_pipeline_says(house: House, tmp_path: Path) -> None
     pipeline = SaliencyPipeline(house.weights, engine=ENGINE, device="cpu")
     make_photos(tmp_path / "in", 2, 1)
     run = {"model": house.weights, "engine": ENGINE, "device": "cpu", "workers": 1, "kind": "mask"}
-    rows = {
-        row["path"]: row for row in rows_of(run_on_ray(tmp_path / "in", tmp_path / "out", **run).manifest)
-    }
+    summary = run_on_ray(tmp_path / "in", tmp_path / "out", **run)
+    rows = {row["path"]: row for row in rows_of(summary.manifest)}
     result = pipeline(tmp_path / "in/1/001.png")
     row = rows["1/001.png"]
     assert (row["status"], row["height"], row["width"], row["error"]) == ("written", 48, 64, None)
@@ -266,7 +267,8 @@ def test_a_killed_driver_leaves_a_run_that_can_be_continued(house: House, tmp_pa
         "edges": "hair",
         "batch_size": 2,
     }
-    code = f"from u2net_hub import run_on_ray; run_on_ray('in', 'out', address={house.cluster.address!r}, **{run!r})"
+    run_here = {**run, "address": house.cluster.address}
+    code = f"from u2net_hub import run_on_ray; run_on_ray('in', 'out', **{run_here!r})"
     driver = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path)
     manifest = tmp_path / "out/_manifest"
     deadline = time.monotonic() + 120
@@ -331,7 +333,8 @@ def test_a_bucket_keeps_its_tree_in_another_and_may_be_busy(house: House, tmp_pa
         assert run_on_ray("s3://photos/in", "s3://photos/out", **run).skipped == 13
     finally:
         house.server.busy_every = 0
-    run_files(SaliencyPipeline(house.weights, engine=ENGINE, device="cpu"), tmp_path / "in", tmp_path / "out")
+    pipeline = SaliencyPipeline(house.weights, engine=ENGINE, device="cpu")
+    run_files(pipeline, tmp_path / "in", tmp_path / "out")
     found = house.server.contents("photos")
     for name, content in files_in(tmp_path / "out").items():
         assert found[f"out/{name}"] == content
@@ -359,12 +362,8 @@ def test_shards_become_a_parquet_data_set(house: House, tmp_path: Path) -> None:
     assert (summary.written, summary.failed) == (9, 1)
     pictures = {row["path"]: row["picture"] for row in rows_of(tmp_path / "out.parquet")}
     assert sorted(pictures) == [f"a.parquet/{i:09d}" for i in range(10)]
-    run_files(
-        SaliencyPipeline(house.weights, engine=ENGINE, device="cpu"),
-        tmp_path / "in",
-        tmp_path / "out",
-        kind="mask",
-    )
+    pipeline = SaliencyPipeline(house.weights, engine=ENGINE, device="cpu")
+    run_files(pipeline, tmp_path / "in", tmp_path / "out", kind="mask")
     expected = files_in(tmp_path / "out")
     for i, path in enumerate(files):
         name = path.relative_to(tmp_path / "in").as_posix()
@@ -410,23 +409,11 @@ def test_an_error_of_a_worker_at_the_start_is_the_error_of_the_run(house: House,
         run_on_ray(tmp_path / "in", tmp_path / "out", model=house.weights, label="cat", workers=1)
 
 
-def test_the_command_shows_a_summary_and_fails_if_a_photo_failed(
-    house: House, tmp_path: Path, u2net: Callable[..., Any]
-) -> None:
+def test_the_command_shows_a_summary_and_fails_if_a_photo_failed(house: House, tmp_path: Path) -> None:
     make_photos(tmp_path / "in", 3, 1)
-    words = [
-        "--model",
-        house.weights,
-        "--engine",
-        "torch",
-        "--device",
-        "cpu",
-        "--ray",
-        "auto",
-        "--workers",
-        1,
-    ]
-    result = u2net("cutout", tmp_path / "in", "--out", tmp_path / "out", *words)
+    words = ["--model", house.weights, "--engine", ENGINE, "--device", "cpu", "--ray", "auto", "--workers", 1]
+    line = ["cutout", tmp_path / "in", "--out", tmp_path / "out", *words]
+    result = CliRunner().invoke(app, [str(word) for word in line])
     assert result.exit_code == 1
     assert "0/000.png" in result.stderr
     assert "2 written, 1 failed on cpu, onnxruntime, exact" in result.stderr

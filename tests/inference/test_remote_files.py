@@ -28,13 +28,10 @@ def server() -> Iterator[BucketServer]:
 @pytest.fixture
 def bucket(server: BucketServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """An empty bucket, and this process's credentials for it."""
-    for name, value in {
-        "ACCESS_KEY_ID": "me",
-        "SECRET_ACCESS_KEY": "mine",
-        "ENDPOINT_URL": server.address,
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
     remote_files._file_system.cache_clear()
     name = f"b-{abs(hash(request.node.name))}"
     server.make_bucket(name)
@@ -60,9 +57,8 @@ def test_odd_keys_are_listed_read_and_written(server: BucketServer, bucket: str)
         assert content == entry.key.encode()
         assert entry.size == len(content)
         remote_files.write_bytes(f"{bucket}/out/{entry.key}", content)
-    assert {key for key in server.contents(bucket[5:]) if key.startswith("out/")} == {
-        f"out/{key}" for key in ODD
-    }
+    written = {key for key in server.contents(bucket[5:]) if key.startswith("out/")}
+    assert written == {f"out/{key}" for key in ODD}
 
 
 def test_folders_hidden_keys_and_the_destination_are_no_photos(server: BucketServer, bucket: str) -> None:
@@ -82,7 +78,7 @@ def test_a_busy_bucket_is_asked_again(server: BucketServer, bucket: str) -> None
 
 def test_wrong_credentials_are_an_error_that_names_them(server: BucketServer, bucket: str) -> None:
     server.denies = True
-    with pytest.raises(OSError, match="check the credentials|InvalidAccessKeyId"):
+    with pytest.raises(OSError, match=r"check the credentials|InvalidAccessKeyId"):
         list(remote_files.list_tree(bucket, (".jpg",)))
 
 
