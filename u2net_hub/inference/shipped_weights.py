@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ..atomic import content_hash, write_file
 from ..checkpoints import files_beside
+from ..engines import cache_folder
 from ..hub import Source, resolve
 
 _WEIGHTS = "weights"
@@ -78,7 +79,7 @@ def unpack_weights(shipped: ShippedWeights, fetch: Callable[[], Mapping[str, byt
         here = resolve(source.name)
         if pack_weights(here)[0].hashes == shipped.hashes:
             return replace(here, given=source.given)
-    folder = cache_folder() / shipped.digest
+    folder = _weights_folder() / shipped.digest
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         missing = [name for name, value in shipped.hashes.items() if not _is_intact(folder / name, value)]
@@ -92,13 +93,10 @@ def unpack_weights(shipped: ShippedWeights, fetch: Callable[[], Mapping[str, byt
     return replace(source, weights_path=folder / shipped.weights, config_path=config)
 
 
-def cache_folder() -> Path:
-    """Return the folder for weights from other machines: U2NET_CACHE, or one in the user's cache folder."""
-    if named := os.environ.get("U2NET_CACHE"):
-        return Path(named)
+def _weights_folder() -> Path:
+    """Return the folder for weights from other machines, in the user's cache if it can be written to."""
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = home / "u2net-hub" / "weights"
+        folder = cache_folder() / "weights"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home, or a home that cannot be written to
         return Path(tempfile.gettempdir()) / f"u2net-hub-{os.getuid() if hasattr(os, 'getuid') else 0}"
