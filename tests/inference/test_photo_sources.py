@@ -64,9 +64,8 @@ def test_a_source_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_list_holds_paths_and_urls(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text(
-        "a b.jpg\n\n/data/c.jpg\ns3://bucket/d#1.jpg\n../e.jpg\n", encoding="utf-8"
-    )
+    lines = ["a b.jpg", "", "/data/c.jpg", "s3://bucket/d#1.jpg", "../e.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
     first, second, third, outside = items(tmp_path / "list.txt")
     assert first[:3] == ("a b.jpg", str(tmp_path / "a b.jpg"), "a b.png")
     assert second[:3] == ("/data/c.jpg", "/data/c.jpg", "data/c.png")
@@ -86,11 +85,8 @@ def test_a_parquet_file_of_pictures_is_a_shard_for_each_row_group(tmp_path: Path
     pq.write_table(pa.table({"name": ["x"] * 3, "image": cells}), tmp_path / "a.parquet", row_group_size=2)
     first, second = shards(tmp_path)
     assert (first.count, second.count, second.first) == (2, 1, 2)
-    found = [
-        (item.key, item.target, content)
-        for shard in (first, second)
-        for item, content in read_shard(shard, "png")
-    ]
+    rows = [row for shard in (first, second) for row in read_shard(shard, "png")]
+    found = [(item.key, item.target, content) for item, content in rows]
     assert found == [
         ("a.parquet/000000000", "a.parquet/000000000.png", b"one"),
         ("a.parquet/000000001", "a.parquet/000000001.png", b"two"),
