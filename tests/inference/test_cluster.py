@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 from u2net_hub import CutoutBatch, MaskBatch, SaliencyPipeline, U2Net, U2NetConfig, run_files, run_on_ray
 from u2net_hub.cli import app
 from u2net_hub.config import Stage
-from u2net_hub.inference import Progress, remote_files
+from u2net_hub.inference import Progress, cluster_pool, remote_files
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 CONFIG = U2NetConfig(variant="custom", stages=STAGES, input_size=(48, 48), minmax="always")
@@ -49,6 +49,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
     # Ray 2.5x says that the variable for accelerators will change
     "ignore:Tip. In future versions of Ray:FutureWarning",
+    "ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning",  # by Ray Data itself
 )
 
 
@@ -94,15 +95,20 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     server.close()
 
 
-def make_photos(folder: Path, count: int, broken: int = 0, size: tuple[int, int] = (64, 48)) -> None:
+def make_photos(
+    folder: Path, count: int, broken: int = 0, size: tuple[int, int] = (64, 48), *, slow: bool = False
+) -> None:
+    """Write smooth photos, of which the first ones are broken; of slow ones, edges="hair" takes long."""
     random = np.random.default_rng(0)
+    coarse = size if slow else (4, 3)
     for i in range(count):
         path = folder / f"{i % 3}" / f"{i:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if i < broken:
             path.write_bytes(b"" if i % 2 else b"no picture")
         else:
-            Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
+            pixels = random.integers(0, 256, (coarse[1], coarse[0], 3), np.uint8)
+            Image.fromarray(pixels).resize(size).save(path)
 
 
 def rows_of(manifest: str | Path) -> list[dict[str, Any]]:
@@ -123,11 +129,14 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def workers_of(driver: int) -> list[int]:
     """The processes of the actors, among all that descend from a process."""
-    return [
-        child.pid
-        for child in psutil.Process(driver).children(recursive=True)
-        if "ray::PhotoWorker" in " ".join(child.cmdline() or [child.name()])
-    ]
+    found = []
+    for child in psutil.Process(driver).children(recursive=True):
+        try:
+            if child.status() != psutil.STATUS_ZOMBIE and "ray::PhotoWorker" in " ".join(child.cmdline()):
+                found.append(child.pid)
+        except psutil.Error:  # it has ended
+            continue
+    return found
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
@@ -189,7 +198,10 @@ def test_a_repeated_run_does_what_failed_and_what_is_new(house: House, tmp_path:
     assert (nothing.written, nothing.skipped, nothing.engine) == (0, 7, "-")
 
 
-def test_a_killed_worker_loses_no_photo_and_repeats_none(house: House, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_no_photo_and_repeats_none(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_pool, "_POLLED_EVERY", 0.2)
     killed: list[int] = []
 
     def kill(progress: Progress) -> None:
@@ -198,7 +210,7 @@ def test_a_killed_worker_loses_no_photo_and_repeats_none(house: House, tmp_path:
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
-    make_photos(tmp_path / "in", 60, size=(600, 400))
+    make_photos(tmp_path / "in", 60, size=(150, 110), slow=True)
     summary = run_on_ray(
         tmp_path / "in",
         tmp_path / "out",
@@ -217,7 +229,7 @@ def test_a_killed_worker_loses_no_photo_and_repeats_none(house: House, tmp_path:
 
 def test_a_photo_that_kills_its_worker_is_given_up(house: House, tmp_path: Path) -> None:
     make_photos(tmp_path / "in", 12)
-    make_photos(tmp_path / "big", 1, size=(2400, 1600))
+    make_photos(tmp_path / "big", 1, size=(600, 400), slow=True)
     (tmp_path / "big/0/000.png").rename(tmp_path / "in/poison.png")
     manifest = tmp_path / "out/_manifest"
     ended = threading.Event()
@@ -258,7 +270,7 @@ def test_a_photo_that_kills_its_worker_is_given_up(house: House, tmp_path: Path)
 
 
 def test_a_killed_driver_leaves_a_run_that_can_be_continued(house: House, tmp_path: Path) -> None:
-    make_photos(tmp_path / "in", 80, size=(600, 400))
+    make_photos(tmp_path / "in", 80, size=(150, 110), slow=True)
     run = {
         "model": str(house.weights),
         "engine": ENGINE,
@@ -290,8 +302,12 @@ def test_a_killed_driver_leaves_a_run_that_can_be_continued(house: House, tmp_pa
         assert (tmp_path / "out" / name).stat().st_mtime_ns == written_at[name]
 
 
-def test_machines_may_join_and_get_lost(house: House, tmp_path: Path) -> None:
-    make_photos(tmp_path / "in", 150, size=(600, 400))
+def test_machines_may_join_and_get_lost(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_pool, "_SCALED_EVERY", 0.5)
+    monkeypatch.setattr(cluster_pool, "_POLLED_EVERY", 0.2)
+    make_photos(tmp_path / "in", 240, size=(150, 110), slow=True)
     seen: list[int] = []
     nodes: list[Any] = []
 
@@ -316,7 +332,7 @@ def test_machines_may_join_and_get_lost(house: House, tmp_path: Path) -> None:
     assert len(nodes) == 2
     rows = rows_of(summary.manifest)
     assert each_once(rows)
-    assert summary.written == len(rows) == len(files_in(tmp_path / "out")) == 150
+    assert summary.written == len(rows) == len(files_in(tmp_path / "out")) == 240
 
 
 def test_a_bucket_keeps_its_tree_in_another_and_may_be_busy(house: House, tmp_path: Path) -> None:

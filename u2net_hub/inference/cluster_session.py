@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,9 @@ def open_ray(address: str | None) -> Iterator[None]:
         raise ValueError(f"unknown address {address!r}, expected local, auto or ray://host:port")
     options = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Ray Client connection timed out")  # the error says it too
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, OSError) as e:
         raise ConnectionError(f"there is no Ray cluster at {address!r}: {e}") from e
     try:

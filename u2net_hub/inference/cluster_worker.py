@@ -144,7 +144,7 @@ class PhotoWorker:
         counts = Counts(block.number)
         self._counts = counts
         name = f"{self._plan.run}-{block.number:08d}"
-        writer = PartWriter(self._manifest.folder, name)
+        writer = PartWriter(self._manifest.folder, name, block.attempt)
         finished = writer.read() if block.attempt > 1 else set()
         for status, count in writer.counts.items():
             setattr(counts, status, count)

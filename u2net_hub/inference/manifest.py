@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from io import BytesIO
+from itertools import count
 from typing import TYPE_CHECKING, TypedDict
 
 from .. import __version__
@@ -165,10 +166,12 @@ class PartWriter:
     Args:
         folder: The folder of the manifest.
         name: The name of the block; no other block of any run has it.
+        attempt: The number of the attempt at the block. A worker that is cut off from its cluster may go on
+            for a while; it does not replace the parts of the next attempt.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
-        self._folder, self._name = folder, name
+    def __init__(self, folder: str, name: str, attempt: int = 1) -> None:
+        self._folder, self._name, self._attempt = folder, name, attempt
         self._rows: list[Row] = []
         self._number = 0
         self.bytes = 0
@@ -180,19 +183,20 @@ class PartWriter:
         return len(self._rows)
 
     def read(self) -> set[str]:
-        """Return the photos of the parts that another attempt at this block has written; count them too."""
+        """Return the photos of the parts that earlier attempts at this block have written; count them too."""
         import pyarrow.parquet as pq
 
         found: set[str] = set()
-        while True:
-            try:
-                content = read_bytes(self._address())
-            except FileNotFoundError:
-                return found
-            table = pq.read_table(BytesIO(content), columns=["path", "status"])
-            found.update(table["path"].to_pylist())
-            self.counts.update(table["status"].to_pylist())
-            self._number += 1
+        for attempt in range(1, self._attempt):
+            for number in count():
+                try:
+                    content = read_bytes(self._address(attempt, number))
+                except FileNotFoundError:
+                    break
+                table = pq.read_table(BytesIO(content), columns=["path", "status"])
+                found.update(table["path"].to_pylist())
+                self.counts.update(table["status"].to_pylist())
+        return found
 
     def add(self, row: Row) -> None:
         """Add the row of a photo to the next part."""
@@ -205,13 +209,14 @@ class PartWriter:
         import pyarrow as pa
 
         if self._rows:
-            write_bytes(self._address(), _encode(pa.Table.from_pylist(self._rows, schema=row_schema())))
+            table = pa.Table.from_pylist(self._rows, schema=row_schema())
+            write_bytes(self._address(self._attempt, self._number), _encode(table))
             self._rows = []
             self._number += 1
             self.bytes = 0
 
-    def _address(self) -> str:
-        return join(self._folder, f"{self._name}-{self._number:04d}{PARQUET}")
+    def _address(self, attempt: int, number: int) -> str:
+        return join(self._folder, f"{self._name}-{attempt:02d}-{number:04d}{PARQUET}")
 
 
 def row_schema() -> pa.Schema:
