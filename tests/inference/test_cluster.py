@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
     # Ray 2.5x says that the variable for accelerators will change
     "ignore:Tip. In future versions of Ray:FutureWarning",
-    "ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning",  # by Ray Data itself
+    "ignore:`use_.*` is deprecated:DeprecationWarning",  # by Ray Data itself
 )
 
 
@@ -139,29 +138,39 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
-def test_outputs_are_those_of_a_run_without_a_cluster(house: House, engine: Any, tmp_path: Path) -> None:
-    pytest.importorskip(engine)
+def assert_equals_a_run_without_a_cluster(
+    house: House, photos: Path, engine: Any, out: Path, workers: int
+) -> None:
     pipeline = SaliencyPipeline(house.weights, engine=engine, device="cpu")
-    run_files(pipeline, house.photos, tmp_path / "expected")
+    expected = run_files(pipeline, photos, out / "expected")
     summary = run_on_ray(
-        house.photos, tmp_path / "out", model=house.weights, engine=engine, device="cpu", workers=2
+        photos, out / "found", model=house.weights, engine=engine, device="cpu", workers=workers
     )
-    assert (summary.written, summary.failed, summary.skipped) == (PHOTOS - BROKEN, BROKEN, 0)
-    assert (summary.engine, summary.precision) == (engine, "exact")
+    assert summary.engine == engine
+    assert (summary.written, summary.failed) == (expected.count("written"), expected.count("failed"))
+    assert summary.failed > 0
     rows = rows_of(summary.manifest)
     assert each_once(rows)
-    assert len(rows) == PHOTOS
-    expected, found = files_in(tmp_path / "expected"), files_in(tmp_path / "out")
-    assert found.keys() == expected.keys()
-    if engine != "torch":
-        assert found == expected
-    else:
-        for name in found:
-            one, other = (
-                np.asarray(Image.open(tmp_path / folder / name), np.int16) for folder in ("expected", "out")
-            )
-            assert np.abs(one - other).max() <= 1
+    assert len(rows) == len(expected.files)
+    assert files_in(out / "found").keys() == files_in(out / "expected").keys()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_outputs_are_byte_for_byte_those_of_a_run_without_a_cluster(
+    house: House, engine: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(engine)
+    assert_equals_a_run_without_a_cluster(house, house.photos, engine, tmp_path, 2)
+    assert files_in(tmp_path / "found") == files_in(tmp_path / "expected")
+
+
+def test_outputs_of_torch_are_within_one_grey_level(house: House, tmp_path: Path) -> None:
+    assert_equals_a_run_without_a_cluster(house, house.photos / "0", "torch", tmp_path, 1)
+    for name in files_in(tmp_path / "found"):
+        one, other = (
+            np.asarray(Image.open(tmp_path / kind / name), np.int16) for kind in ("expected", "found")
+        )
+        assert np.abs(one - other).max() <= 1
 
 
 def test_a_row_says_what_the_pipeline_says(house: House, tmp_path: Path) -> None:
@@ -229,22 +238,28 @@ def test_a_killed_worker_loses_no_photo_and_repeats_none(
 
 def test_a_photo_that_kills_its_worker_is_given_up(house: House, tmp_path: Path) -> None:
     make_photos(tmp_path / "in", 12)
-    make_photos(tmp_path / "big", 1, size=(600, 400), slow=True)
+    make_photos(tmp_path / "big", 1, size=(400, 300), slow=True)
     (tmp_path / "big/0/000.png").rename(tmp_path / "in/poison.png")
     manifest = tmp_path / "out/_manifest"
     ended = threading.Event()
     deaths: list[int] = []
 
     def kill() -> None:
-        """Kill the worker when it has begun, and whenever it has the large photo alone."""
-        while not ended.wait(0.02):
-            notes = list(manifest.glob("_attempts-*.json"))
-            alone = any(json.loads(note.read_text())["current"] == "poison.png" for note in notes)
-            if not deaths or alone:
-                for pid in workers_of(os.getpid())[:1]:
-                    if pid not in deaths and (deaths or list((tmp_path / "out").glob("*/*.png"))):
-                        deaths.append(pid)
-                        os.kill(pid, signal.SIGKILL)
+        """Kill the worker when it has begun, and each time it says that it has the large photo alone."""
+        seen = 0
+        while not ended.wait(0.01):
+            begun = list((tmp_path / "out").glob("*/*.png"))
+            for note in manifest.glob("_attempts-*.json"):
+                changed = note.stat().st_mtime_ns
+                if changed > seen and "poison" in note.read_text().partition('"current"')[2]:
+                    seen = changed
+                    begun = begun[:1]
+                    break
+            else:
+                begun = begun if not deaths else []
+            if begun:
+                deaths.extend(pid for pid in workers_of(os.getpid()) if pid not in deaths)
+                os.kill(deaths[-1], signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -253,7 +268,7 @@ def test_a_photo_that_kills_its_worker_is_given_up(house: House, tmp_path: Path)
             tmp_path / "in",
             tmp_path / "out",
             model=house.weights,
-            engine="torch",
+            engine=ENGINE,
             device="cpu",
             workers=1,
             edges="hair",

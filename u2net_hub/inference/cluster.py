@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -154,7 +155,9 @@ def run_on_ray(
         "minmax": minmax,
     }
     weights = resolve(model, allow_pickle=allow_pickle)
-    run = _Run(str(source), Manifest(str(destination)), options, label, pipeline, weights, column)
+    # the workers have other current folders
+    places = [str(place) if is_url(str(place)) else os.path.abspath(place) for place in (source, destination)]
+    run = _Run(places[0], Manifest(places[1]), options, label, pipeline, weights, column)
     return run.start(lambda: open_ray(address), (workers, cpus_per_worker, gpus_per_worker), on_progress)
 
 
