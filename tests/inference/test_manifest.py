@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from u2net_hub import U2Net, U2NetConfig, run_on_ray
 from u2net_hub.config import Stage
 from u2net_hub.hub import resolve
 from u2net_hub.inference.cluster_feed import BlockFeed
-from u2net_hub.inference.cluster_worker import Block, PhotoWorker, WorkerPlan
+from u2net_hub.inference.cluster_worker import Block, DestinationError, PhotoWorker, WorkerPlan
 from u2net_hub.inference.lease import Lease
 from u2net_hub.inference.manifest import Done, Manifest, PartWriter, failed_row
 from u2net_hub.inference.photo_sources import Item, find_photos
@@ -158,6 +159,17 @@ def test_an_output_never_replaces_its_photo(tmp_path: Path, opened: PhotoWorker)
     counts = opened.run(Block(1, (item,)))
     assert "would replace the photo" in counts.errors[0][1]
     assert Path(item.address).read_bytes() == before
+
+
+def test_a_full_disk_ends_the_run_not_one_photo(
+    tmp_path: Path, opened: PhotoWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(address: str, data: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", address)
+
+    monkeypatch.setattr("u2net_hub.inference.cluster_worker.write_bytes", full)
+    with pytest.raises(DestinationError, match="No space left on device; repeat the command to continue"):
+        opened.run(Block(1, photos(tmp_path / "in", 1)))
 
 
 def test_a_worker_that_does_not_see_the_destination_says_so(tmp_path: Path, weights: Path) -> None:

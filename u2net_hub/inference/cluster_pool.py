@@ -11,7 +11,7 @@ from typing import Any
 
 from .cluster_feed import BlockFeed
 from .cluster_session import import_ray
-from .cluster_worker import Block, Counts, PhotoWorker, WorkerPlan
+from .cluster_worker import Block, Counts, DestinationError, PhotoWorker, WorkerPlan
 from .lease import Lease
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,7 @@ class WorkerPool:
         """Work until all blocks are done, and return the last progress.
 
         Raises:
+            OSError: The destination is full.
             RuntimeError: Workers die again and again, or another run has taken the destination.
             Exception: What a worker raised when it started, or again and again for a block.
         """
@@ -228,6 +229,8 @@ class WorkerPool:
             self._wanted -= 1
         elif result in worker.blocks:
             block = worker.blocks.pop(result)
+            if isinstance(error, DestinationError):
+                raise OSError(str(error)) from error
             if block.attempt >= _FAILED_ATTEMPTS:
                 raise error
             logger.warning("a block is tried again: %s", error)

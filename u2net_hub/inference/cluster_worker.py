@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -40,6 +41,10 @@ _DEATHS = 2
 # After so many attempts at a block, what is left of it fails: something else is wrong.
 _ATTEMPTS = 50
 _EXAMPLES = 20
+
+
+class DestinationError(Exception):
+    """Nothing can be written to the destination any more; the run ends before every photo fails."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class PhotoWorker:
 
         Raises:
             OSError: The manifest cannot be written.
+            DestinationError: The disk is full, or the bucket takes no more files.
         """
         counts = Counts(block.number)
         self._counts = counts
@@ -244,7 +250,14 @@ class PhotoWorker:
         address = join(self._manifest.destination, item.target)
         if not (is_url(address) or is_url(item.address)) and item.address and os.path.exists(address):
             _check_differ(item.address, address)
-        write_bytes(address, data)
+        try:
+            write_bytes(address, data)
+        except OSError as e:
+            denied = is_url(address) and isinstance(e, PermissionError)
+            if denied or e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                reason = f"{e.strerror or e}; repeat the command to continue"
+                raise DestinationError(f"{self._manifest.destination}: {reason}") from e
+            raise
         return None
 
 
