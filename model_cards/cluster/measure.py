@@ -120,7 +120,7 @@ def ray_task(
             sizes = []
             for child in me.children(recursive=True):
                 try:
-                    if "ray::PhotoWorker" in " ".join(child.cmdline()):
+                    if "ray::ClusterWorker" in " ".join(child.cmdline()):
                         sizes.append(child.memory_info().rss / MB)
                 except psutil.Error:  # it has ended
                     continue

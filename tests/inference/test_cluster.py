@@ -131,7 +131,7 @@ def workers_of(driver: int) -> list[int]:
     found = []
     for child in psutil.Process(driver).children(recursive=True):
         try:
-            if child.status() != psutil.STATUS_ZOMBIE and "ray::PhotoWorker" in " ".join(child.cmdline()):
+            if child.status() != psutil.STATUS_ZOMBIE and "ray::ClusterWorker" in " ".join(child.cmdline()):
                 found.append(child.pid)
         except psutil.Error:  # it has ended
             continue

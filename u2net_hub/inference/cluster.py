@@ -202,12 +202,12 @@ class _Run:
             feed = BlockFeed(self._found, manifest.load() if continued else Done())
             try:
                 feed.start()
-                if not continued:
-                    manifest.clear()
-                    manifest.write_settings(self._settings)
                 if not feed.has_work():
                     return _summarise(Progress(0, feed.skipped, 0, feed.listed, 0, 0.0, 0.0), manifest)
                 with cluster():
+                    if not continued:
+                        manifest.clear()
+                        manifest.write_settings(self._settings)
                     pool = WorkerPool(self._plan, self._contents, feed, lease, size)
                     return _summarise(pool.run(on_progress), manifest, pool.errors, pool.about)
             finally:

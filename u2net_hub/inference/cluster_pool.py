@@ -93,7 +93,7 @@ class WorkerPool:
         self._plan, self._feed, self._lease = plan, feed, lease
         self._wanted, self._cpus, self._gpus = size
         self._contents = self._ray.put(dict(contents))
-        self._actor_class = self._ray.remote(concurrency_groups={"progress": 1})(PhotoWorker)
+        self._actor_class = _make_actor_class(self._ray)
         self._workers: list[_Worker] = []
         self._again: deque[Block] = deque()
         self._failed_starts = 0
@@ -261,7 +261,7 @@ class WorkerPool:
         """Ask the workers how far they are with their blocks."""
         for worker in self._workers:
             if worker.blocks and worker.asked is None:
-                worker.asked = worker.actor.progress.options(concurrency_group="progress").remote()
+                worker.asked = worker.actor.progress.remote()
 
     def _add(self, counts: Counts) -> None:
         self._total.written += counts.written
@@ -292,3 +292,15 @@ class WorkerPool:
             0.0 if self._start is None else now - self._start,
             (after - before) / (now - then) if now > then else 0.0,
         )
+
+
+def _make_actor_class(ray: Any) -> Any:
+    """Make Ray's class of the worker, of which one thread runs blocks, and another tells the progress."""
+
+    class ClusterWorker(PhotoWorker):
+        # the group is named here and not at the call, where Ray's client refuses it
+        @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
+        def progress(self) -> Counts:
+            return super().progress()
+
+    return ray.remote(concurrency_groups={"progress": 1})(ClusterWorker)
