@@ -23,6 +23,8 @@ def open_ray(address: str | None) -> Iterator[None]:
         ValueError: The address is none of these.
         ConnectionError: There is no cluster at the address.
     """
+    if address not in (None, "local", "auto") and ":" not in address:
+        raise ValueError(f"unknown address {address!r}, expected local, auto or ray://host:port")
     ray = import_ray()
     if ray.is_initialized():
         if address not in (None, "auto"):
@@ -30,8 +32,6 @@ def open_ray(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or "local"
-    if address not in ("local", "auto") and ":" not in address:
-        raise ValueError(f"unknown address {address!r}, expected local, auto or ray://host:port")
     options = {"include_dashboard": False} if address == "local" else {}
     try:
         with warnings.catch_warnings():
