@@ -354,6 +354,8 @@ def main() -> None:
         print(json.dumps({"files": files_task, "ray": ray_task}[arguments.pop("task")](**arguments)))
         return
     record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if chosen.render and not record:
+        parser.error(f"{RECORD} does not exist; measure first")
     if not chosen.render:
         measures = {
             "overhead": measure_overhead,

@@ -91,11 +91,30 @@ def test_photos_with_one_output_are_one_photo_and_failures() -> None:
 def test_a_photo_that_is_listed_twice_is_processed_once() -> None:
     feed = BlockFeed(iter([[Item("a.jpg", "", "a.png")], [Item("a.jpg", "", "a.png")]]), Done())
     feed.start()
-    while not feed.is_listed:
+    while feed.total is None:
         pass
     block = feed.take(1)
     assert block is not None
     assert (len(block), feed.listed, feed.is_empty) == (1, 1, True)
+
+
+def test_photos_are_counted_where_they_cannot_be_listed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("u2net_hub.inference.cluster_feed._AHEAD", 2)
+    monkeypatch.setattr("u2net_hub.inference.cluster_feed._SMALLEST", 1)
+
+    def find() -> Any:
+        return ([Item(f"{i}.jpg", "", f"{i}.png")] for i in range(9))
+
+    feed = BlockFeed(find(), Done(), find)
+    feed.start()
+    while feed.total is None:
+        pass
+    assert (feed.total, feed.listed < 9) == (9, True)
+    blocks = 0
+    while not feed.is_empty:
+        blocks += len(feed.take(1) or ())
+    assert (blocks, feed.listed) == (9, 9)
+    feed.close()
 
 
 def test_an_error_of_the_listing_is_raised() -> None:

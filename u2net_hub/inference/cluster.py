@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -180,7 +181,9 @@ class _Run:
         shipped, self._contents = pack_weights(weights)
         self._settings = _settings(source, options, shipped, label, pipeline)
         name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:8]}"
-        self._found = find_photos(source, options.format, leave_out=manifest.destination, column=column)
+        self._find = partial(
+            find_photos, source, options.format, leave_out=manifest.destination, column=column
+        )
         self._plan = WorkerPlan(name, manifest, shipped, options, label, pipeline)
 
     def start(
@@ -199,7 +202,7 @@ class _Run:
         manifest = self._manifest
         continued = _check_destination(manifest, self._settings, self._existing)
         with Lease(manifest.folder, self._plan.run) as lease:
-            feed = BlockFeed(self._found, manifest.load() if continued else Done())
+            feed = BlockFeed(self._find(), manifest.load() if continued else Done(), self._find)
             try:
                 feed.start()
                 if not feed.has_work():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -27,19 +27,27 @@ class BlockFeed:
     Args:
         found: The photos and the shards of the source.
         done: What the manifest says of earlier runs.
+        find_again: A function that lists the source once more. If it is too long to be listed ahead, its
+            photos are counted this way, so that the time left is known.
 
     Attributes:
         listed: The number of photos found until now; those in shards count only if their number is known.
         skipped: The number of photos that were left out, because they are done.
     """
 
-    def __init__(self, found: Iterator[list[Item] | Shard], done: Done) -> None:
-        self._found, self._done = found, done
+    def __init__(
+        self,
+        found: Iterator[list[Item] | Shard],
+        done: Done,
+        find_again: Callable[[], Iterator[list[Item] | Shard]] | None = None,
+    ) -> None:
+        self._found, self._done, self._find_again = found, done, find_again
+        self._counting: Future[int] | None = None
         self._names = CompactSet()
         self._waiting: deque[Item] = deque()
         self._shards: deque[Shard] = deque()
         self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(1, "u2net-listing")
+        self._pool = ThreadPoolExecutor(2, "u2net-listing")
         self._listing: Future[None] | None = None
         self._ended = self._closed = False
         self._number = 0
@@ -94,9 +102,16 @@ class BlockFeed:
         return not self.is_empty
 
     @property
-    def is_listed(self) -> bool:
-        """Whether the listing has ended."""
-        return self._ended
+    def total(self) -> int | None:
+        """The number of photos of the source; None if it is not known yet, or not at all."""
+        if self.has_unknown:
+            return None
+        if self._ended:
+            return self.listed
+        counting = self._counting
+        if counting is None or not counting.done() or counting.exception() is not None:
+            return None
+        return counting.result()
 
     @property
     def is_empty(self) -> bool:
@@ -141,11 +156,26 @@ class BlockFeed:
             for item, is_free in zip(wanted, free, strict=True)
         ]
         with self._changed:
+            if (
+                len(self._waiting) >= _AHEAD
+                and self._counting is None
+                and self._find_again
+                and not self._closed
+            ):
+                self._counting = self._pool.submit(self._count, self._find_again())
             self._changed.wait_for(lambda: len(self._waiting) < _AHEAD or self._closed)
             self._waiting += wanted
             self.listed += int(np.count_nonzero(new))
             self.skipped += int(np.count_nonzero(new & done))
             self._changed.notify_all()
+
+    def _count(self, found: Iterator[list[Item] | Shard]) -> int:
+        total = 0
+        for page in found:
+            total += (page.count or 0) if isinstance(page, Shard) else len(page)
+            if self._closed:
+                break
+        return total
 
     def _add_shard(self, shard: Shard) -> None:
         done = frozenset(self._done.shards.get(shard.key, ()))

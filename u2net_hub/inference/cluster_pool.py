@@ -34,7 +34,7 @@ class Progress:
     skipped: int
     failed: int
     total: int | None
-    """The number of all photos; None while the source is being listed, or if it holds tar files."""
+    """The number of all photos; None until they are counted, or if the source holds tar files."""
     workers: int
     seconds: float
     """The time since the first worker was ready."""
@@ -287,7 +287,7 @@ class WorkerPool:
             written,
             skipped + feed.skipped,
             failed,
-            feed.listed if feed.is_listed and not feed.has_unknown else None,
+            feed.total,
             sum(worker.starting is None for worker in self._workers),
             0.0 if self._start is None else now - self._start,
             (after - before) / (now - then) if now > then else 0.0,
