@@ -322,7 +322,7 @@ def test_machines_may_join_and_get_lost(
 ) -> None:
     monkeypatch.setattr(cluster_pool, "_SCALED_EVERY", 0.5)
     monkeypatch.setattr(cluster_pool, "_POLLED_EVERY", 0.2)
-    make_photos(tmp_path / "in", 240, size=(150, 110), slow=True)
+    make_photos(tmp_path / "in", 200, size=(150, 110), slow=True)
     seen: list[int] = []
     nodes: list[Any] = []
 
@@ -347,7 +347,7 @@ def test_machines_may_join_and_get_lost(
     assert len(nodes) == 2
     rows = rows_of(summary.manifest)
     assert each_once(rows)
-    assert summary.written == len(rows) == len(files_in(tmp_path / "out")) == 240
+    assert summary.written == len(rows) == len(files_in(tmp_path / "out")) == 200
 
 
 def test_a_bucket_keeps_its_tree_in_another_and_may_be_busy(house: House, tmp_path: Path) -> None:
