@@ -48,7 +48,10 @@ PUBLIC = {
     **dict.fromkeys(
         [
             "Cleanup",
+            "ClusterSummary",
+            "CutoutBatch",
             "DataReport",
+            "MaskBatch",
             "Phase",
             "Recipe",
             "Results",
@@ -88,6 +91,7 @@ PUBLIC = {
             "open_engine",
             "remove",
             "run_files",
+            "run_on_ray",
             "train",
         ],
         isfunction,

@@ -25,6 +25,9 @@ from .hub import (
 )
 from .imaging import Cleanup as Cleanup
 from .inference import (
+    ClusterSummary as ClusterSummary,
+    CutoutBatch as CutoutBatch,
+    MaskBatch as MaskBatch,
     SaliencyPipeline as SaliencyPipeline,
     SaliencyResult as SaliencyResult,
     Session as Session,
@@ -32,6 +35,7 @@ from .inference import (
     new_session as new_session,
     remove as remove,
     run_files as run_files,
+    run_on_ray as run_on_ray,
 )
 from .model import U2Net as U2Net
 from .training import Phase as Phase, Recipe as Recipe, TrainConfig as TrainConfig, train as train

@@ -41,6 +41,7 @@ from u2net_hub.benchmarks.results import (
 from u2net_hub.benchmarks.worker import Runner, run_command
 from u2net_hub.config import Stage
 from u2net_hub.engines.exporting import export
+from u2net_hub.engines.openvino_engine import openvino_core
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 TINY = U2NetConfig(variant="custom", stages=STAGES, input_size=(48, 48))
@@ -541,7 +542,7 @@ def test_an_exported_graph_in_int8_is_known(weights: Path, tmp_path: Path) -> No
     ov = pytest.importorskip("openvino")
     from openvino import opset13
 
-    model = ov.Core().read_model(export(weights, tmp_path / "tiny.xml"))
+    model = openvino_core().read_model(export(weights, tmp_path / "tiny.xml"))
     read = model.inputs[0]
     bounds = [np.float32(bound) for bound in (-3, 3, -3, 3)]
     readers = read.get_target_inputs()

@@ -22,6 +22,7 @@ from u2net_hub.checkpoints.topology import Folded, fold
 from u2net_hub.cli import app
 from u2net_hub.config import Stage
 from u2net_hub.engines import exporting
+from u2net_hub.engines.openvino_engine import openvino_core
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -52,7 +53,7 @@ def run(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:
         session = onnxruntime.InferenceSession(path)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(None, {"input": x}), strict=True))
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"input": x})
     return {output.any_name: found[output] for output in compiled.outputs}
 

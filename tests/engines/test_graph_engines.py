@@ -18,7 +18,7 @@ from u2net_hub.config import Stage
 from u2net_hub.engines import onnxruntime_engine
 from u2net_hub.engines.graph_cache import cache_folder
 from u2net_hub.engines.open import open_engine
-from u2net_hub.engines.openvino_engine import OpenVinoEngine
+from u2net_hub.engines.openvino_engine import OpenVinoEngine, openvino_core
 from u2net_hub.engines.protocol import Engine
 
 onnx = pytest.importorskip("onnx")
@@ -303,7 +303,7 @@ def test_fast_falls_back_and_says_so_on_a_cpu_without_bfloat16(
 
 
 def test_fast_in_openvino_keeps_a_sensitive_convolution_in_float32() -> None:
-    core = openvino.Core()
+    core = openvino_core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
     network = small()

@@ -17,6 +17,7 @@ from conftest import fill
 from u2net_hub import SaliencyPipeline, U2Net, U2NetConfig, export
 from u2net_hub.config import Stage
 from u2net_hub.engines import quantisation
+from u2net_hub.engines.openvino_engine import openvino_core
 from u2net_hub.engines.quantisation import choose_photos
 
 openvino = pytest.importorskip("openvino")
@@ -36,7 +37,7 @@ def small() -> U2Net:
 def in_int8(path: Path) -> set[str]:
     """Names of the convolutions of a file whose weights are quantised."""
     found = set()
-    for node in openvino.Core().read_model(path).get_ops():
+    for node in openvino_core().read_model(path).get_ops():
         if node.get_type_name() == "Convolution":
             weights = node.input_value(1).get_node()
             if weights.get_type_name() != "Constant":  # eight bits times a scale

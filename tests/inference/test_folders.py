@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from u2net_hub import Cleanup, SaliencyPipeline, U2Net, U2NetConfig, run_files
 from u2net_hub.config import Stage
-from u2net_hub.inference import folders, plan
+from u2net_hub.inference import folders, plan, stream
 from u2net_hub.inference.folders import FileReport
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
@@ -582,7 +582,7 @@ def test_large_photos_wait_for_each_other_rather_than_fill_the_memory(
     pipeline = SaliencyPipeline(U2Net(CONFIG), device="cpu", engine="torch", batch_size=8)
     for i in range(20):
         photo(tmp_path / f"in/{i:02}.png", (24, 16))
-    monkeypatch.setattr(folders, "_PIXELS_PER_WORKER", 24 * 16)
+    monkeypatch.setattr(stream, "_PIXELS_PER_THREAD", 24 * 16)
     monkeypatch.setattr(plan.os, "cpu_count", lambda: 1)
     read: list[weakref.ref[Image.Image]] = []
     most = 0

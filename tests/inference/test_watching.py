@@ -283,7 +283,7 @@ def test_a_file_that_may_not_be_opened_is_tried_again(
     monkeypatch.setattr(watching, "_can_open", lambda path: False)
     monkeypatch.setattr(watching, "_RETRY", -1)
     with monkeypatch.context() as patched:
-        patched.setattr(folders, "_FAILURES", (PermissionError,))
+        patched.setattr(folders, "FAILURES", (PermissionError,))
         patched.setattr(SaliencyPipeline, "prepare", _forbidden)
         assert said(watch(5)) == [("a.png", "failed")]
     assert said(watch()) == [("a.png", "written")]

@@ -12,6 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import typer
 
+from .cluster import (
+    Cluster,
+    Column,
+    CpusPerWorker,
+    GpusPerWorker,
+    RayAddress,
+    RayWorkers,
+    run_on_cluster,
+)
 from .options import (
     AllowPickle,
     AsJson,
@@ -40,7 +49,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..engines import EngineName, Precision
     from ..imaging import Cleanup, Edges, Format
-    from ..inference import FileReport, SaliencyPipeline, Summary
+    from ..inference import FileReport, Summary
 
 
 def cutout(
@@ -71,6 +80,11 @@ def cutout(
     skip_existing: SkipExisting = False,
     watch: Watch = False,
     json_: AsJson = False,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    column: Column = None,
 ) -> None:
     """Cut the object out of each photo: RGBA, in the photo's own size and colours."""
     if clean_edges:
@@ -87,9 +101,16 @@ def cutout(
         "existing": _existing(overwrite, skip_existing),
         "cleanup": _cleanup(largest_part, fill_holes, grow),
     }
-    _check_streams(inputs, out, json_)
-    pipeline = _open(model, device, engine, precision, batch_size, minmax, allow_pickle)
-    _make(pipeline, inputs, out, settings, watch=watch, as_json=json_)
+    weights: _Weights = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "batch_size": batch_size,
+        "minmax": minmax,
+        "allow_pickle": allow_pickle,
+    }
+    cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
+    _make(model, weights, inputs, out, settings, cluster, watch=watch, as_json=json_)
 
 
 def mask(
@@ -114,6 +135,11 @@ def mask(
     skip_existing: SkipExisting = False,
     watch: Watch = False,
     json_: AsJson = False,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    column: Column = None,
 ) -> None:
     """Make the saliency map of each photo: 8-bit grey, or 0 and 255 with --threshold."""
     settings: _Settings = {
@@ -126,9 +152,16 @@ def mask(
         "existing": _existing(overwrite, skip_existing),
         "cleanup": _cleanup(largest_part, fill_holes, grow),
     }
-    _check_streams(inputs, out, json_)
-    pipeline = _open(model, device, engine, precision, batch_size, minmax, allow_pickle)
-    _make(pipeline, inputs, out, settings, watch=watch, as_json=json_)
+    weights: _Weights = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "batch_size": batch_size,
+        "minmax": minmax,
+        "allow_pickle": allow_pickle,
+    }
+    cluster = Cluster(ray, workers, cpus_per_worker, gpus_per_worker, column)
+    _make(model, weights, inputs, out, settings, cluster, watch=watch, as_json=json_)
 
 
 class _Settings(TypedDict, total=False):
@@ -146,40 +179,37 @@ class _Settings(TypedDict, total=False):
     cleanup: Cleanup
 
 
-def _open(
-    model: str,
-    device: str,
-    engine: EngineName,
-    precision: Precision,
-    batch_size: int,
-    minmax: Literal["auto", "always", "never"] | None,
-    allow_pickle: bool,
-) -> SaliencyPipeline:
-    from ..inference import SaliencyPipeline
+class _Weights(TypedDict):
+    """The arguments that `SaliencyPipeline.from_pretrained` and `run_on_ray` share, but for the source."""
 
-    return SaliencyPipeline.from_pretrained(
-        model,
-        device=device,
-        engine=engine,
-        precision=precision,
-        batch_size=batch_size,
-        minmax=minmax,
-        allow_pickle=allow_pickle,
-    )
+    device: str
+    engine: EngineName
+    precision: Precision
+    batch_size: int
+    minmax: Literal["auto", "always", "never"] | None
+    allow_pickle: bool
 
 
 def _make(
-    pipeline: SaliencyPipeline,
+    model: str,
+    weights: _Weights,
     inputs: Sequence[str],
     out: str | None,
     settings: _Settings,
+    cluster: Cluster,
     *,
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Make the outputs of one run, or watch a folder until Ctrl-C or SIGTERM."""
-    from ..inference import run_files, watch_files
+    """Make the outputs of one run, here or on a cluster, or watch a folder until Ctrl-C or SIGTERM."""
+    from ..inference import SaliencyPipeline, run_files, watch_files
 
+    _check_streams(inputs, out, as_json)
+    cluster.check(inputs, out, watch=watch)
+    if cluster.address is not None:
+        run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=as_json)
+        return
+    pipeline = SaliencyPipeline.from_pretrained(model, **weights)
     if not watch:
         _finish(run_files(pipeline, inputs, out, on_file=_progress(), **settings), as_json)
         return

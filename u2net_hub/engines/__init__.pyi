@@ -1,4 +1,5 @@
 from .exporting import export as export
+from .graph_cache import cache_folder as cache_folder
 from .open import open_engine as open_engine
 from .precision import Precision as Precision
 from .protocol import (

@@ -16,6 +16,7 @@ from ..hub import Source, load_network, resolve
 from .graph_files import import_runtime
 from .onnx_builder import OPSET, SMALLEST, WeightType, build_graph
 from .open import open_engine
+from .openvino_engine import openvino_core
 from .phones import PHONE_SUFFIXES, PhoneFormat, check_phone_request, write_phone_file
 from .photo_check import check_photo_graphs
 from .photo_graph import InputType, MinMax, Part, build_photo_graph, check_expressible
@@ -323,7 +324,7 @@ def _write_openvino(
     network: U2Net, graph: bytes, path: Path, precision: Precision, data: str | Path | None
 ) -> None:
     ov = import_runtime("openvino", "openvino")
-    model = ov.Core().read_model(graph)
+    model = openvino_core().read_model(graph)
     if precision == "int8":
         from .quantisation import quantise
 

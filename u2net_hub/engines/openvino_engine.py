@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import os
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -50,8 +51,8 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, source: U2Net | Source, device: str = "auto", precision: Precision = "exact") -> None:
-        ov = import_runtime("openvino", "openvino")
-        self._core = ov.Core()
+        import_runtime("openvino", "openvino")
+        self._core = openvino_core()
         self.device = _find_device(device, self._core.available_devices)
         self.precision: Precision = precision
         if precision == "fast" and self.device == "cpu" and "BF16" not in self._capabilities():
@@ -149,6 +150,22 @@ class OpenVinoEngine:
         return self._compiled[key]
 
 
+@cache
+def openvino_core() -> openvino.Core:
+    """Return OpenVINO's core, one for the process, which is never freed.
+
+    The CPU plugin gives the thread that loads it a stack for signals. If the last core is freed in another
+    thread, that stack is unmapped while it is in use, and the next signal ends the process with a
+    segmentation fault (seen in openvino 2026.4).
+
+    Raises:
+        ImportError: openvino is not installed.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def read_openvino(core: openvino.Core, path: Path) -> openvino.Model:
     """Read the graph of an .xml file that `export` made.
 
@@ -190,5 +207,7 @@ def _find_device(device: str, available: list[str]) -> str:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use, or all cores if the system does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use: those of the system, or fewer by OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores, int(limit)) if limit.isdecimal() and int(limit) else cores

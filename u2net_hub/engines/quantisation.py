@@ -18,6 +18,7 @@ from ..config import U2NetConfig
 from ..datasets import find_pairs, pictures_by_stem
 from ..imaging import load, preprocess
 from .onnx_builder import INPUT_NAME, OUTPUT_NAME
+from .openvino_engine import openvino_core
 from .openvino_precision import METADATA, WITHOUT_BIAS
 
 if TYPE_CHECKING:
@@ -126,9 +127,7 @@ def choose_photos(data: str | Path) -> tuple[list[Path], list[Path]]:
 
 def _maps(model: openvino.Model, photos: Sequence[Float32]) -> Float32:
     """Compute the fused maps of n photos, each (1, channels, height, width): (n, out, height, width)."""
-    import openvino
-
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = openvino_core().compile_model(model, "CPU", settings)
     found = [compiled({INPUT_NAME: photo})[OUTPUT_NAME] for photo in photos]
     return np.concatenate([np.array(maps) for maps in found])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,7 +12,6 @@ from PIL import Image
 
 from ..atomic import write_file
 from ..imaging import Cleanup, Edges, Format, encode, peek_size
-from ..ordered import map_ordered
 from .plan import (
     Existing,
     Job,
@@ -27,6 +23,7 @@ from .plan import (
     read_options,
     to_be_skipped,
 )
+from .stream import FAILURES, stream_photos
 
 if TYPE_CHECKING:
     from .backgrounds import Background
@@ -34,16 +31,6 @@ if TYPE_CHECKING:
     from .result import SaliencyResult
 
 Status: TypeAlias = Literal["written", "skipped", "failed"]
-
-# The exceptions of one file that do not stop the others
-_FAILURES = (ValueError, OSError, ImportError, MemoryError)
-
-# The number of pixels, for each thread, of the photos that are in memory: one large photo. A pixel takes 4
-# bytes, and 5 more in a cutout. With a limit only on the number of photos, 40 photos of 12 megapixels took 2
-# GB.
-_PIXELS_PER_WORKER = 12_500_000
-
-_Sized: TypeAlias = "Prepared | SaliencyResult | FileReport"
 
 
 @dataclass(frozen=True)
@@ -181,29 +168,13 @@ def run_jobs(
         is_whole: A function that is asked when a photo was read. Where it says False, the photo changed in
             the meantime, and is reported as skipped, without an output.
     """
-    workers = min(4, os.cpu_count() or 1)
-    pixels = workers * _PIXELS_PER_WORKER
-    pool = ThreadPoolExecutor(workers, "u2net-files")
-    try:
-        read = map_ordered(
-            pool,
-            lambda job: _read(pipeline, job, options, is_whole),
-            jobs,
-            ahead=pipeline.batch_size,
-            cost=lambda job: _pixels(job, options),
-            budget=pixels,
-        )
-        yield from map_ordered(
-            pool,
-            lambda result: _write(*result, options),
-            _infer(pipeline, read, pixels),
-            ahead=max(pipeline.batch_size, workers + 1),
-            cost=lambda result: _area(result[1]),
-            budget=pixels,
-        )
-    finally:
-        # after Ctrl-C, the files being written are finished, and the rest is dropped
-        pool.shutdown(cancel_futures=True)
+    return stream_photos(
+        pipeline,
+        jobs,
+        lambda job: _read(pipeline, job, options, is_whole),
+        lambda job, result: _write(job, result, options),
+        cost=lambda job: _pixels(job, options),
+    )
 
 
 def _pixels(job: Job, options: Options) -> int:
@@ -214,60 +185,30 @@ def _pixels(job: Job, options: Options) -> int:
     return height * width
 
 
-def _area(each: _Sized) -> int:
-    """Count the pixels of a photo that was read; 0 for the report of a failed one."""
-    if isinstance(each, FileReport):
-        return 0
-    height, width = each.photo.size
-    return height * width
-
-
 def _read(
     pipeline: SaliencyPipeline, job: Job, options: Options, is_whole: Callable[[Job], bool] | None
-) -> tuple[Job, Prepared | FileReport]:
+) -> Prepared | FileReport:
     if to_be_skipped(job, options):
-        return job, _report(job, "skipped")
-    map_only = options.kind == "mask" and options.edges == "soft"
+        return _report(job, "skipped")
+    map_only = needs_map_only(options)
     try:
         if job.source is None:
-            return job, pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
+            return pipeline.prepare(sys.stdin.buffer, name="standard input", map_only=map_only)
         prepared = pipeline.prepare(job.source, map_only=map_only)
-        return job, prepared if is_whole is None or is_whole(job) else _report(job, "skipped")
-    except _FAILURES as e:
-        return job, _report(job, "failed", error=_reason(e, str(job.source or "standard input")))
+        return prepared if is_whole is None or is_whole(job) else _report(job, "skipped")
+    except FAILURES as e:
+        return _report(job, "failed", error=reason_of(e, str(job.source or "standard input")))
 
 
-def _infer(
-    pipeline: SaliencyPipeline, read: Iterator[tuple[Job, Prepared | FileReport]], pixels: int
-) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
-    """Run the network on batches of photos; reports of photos that failed keep their place in the order."""
-    some: deque[tuple[Job, Prepared | FileReport]] = deque()
-    total = 0
-    for job_and_photo in read:
-        some.append(job_and_photo)
-        total += _area(job_and_photo[1])
-        if len(some) == pipeline.batch_size or total >= pixels:
-            del job_and_photo
-            yield from _infer_batch(pipeline, some)
-            total = 0
-    yield from _infer_batch(pipeline, some)
+def needs_map_only(options: Options) -> bool:
+    """Tell whether the result needs only the map, not the photo's colours, see `SaliencyPipeline.prepare`."""
+    return options.kind == "mask" and options.edges == "soft"
 
 
-def _infer_batch(
-    pipeline: SaliencyPipeline, some: deque[tuple[Job, Prepared | FileReport]]
-) -> Iterator[tuple[Job, SaliencyResult | FileReport]]:
-    results = pipeline.run([each for _, each in some if not isinstance(each, FileReport)])
-    while some:
-        job, each = some.popleft()
-        yield job, each if isinstance(each, FileReport) else next(results)
-
-
-def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> FileReport:
-    if isinstance(result, FileReport):
-        return result
+def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
     report = _report(job, "written", size=result.size, confidence=result.confidence, found=result.found)
     try:
-        data = encode(_render(result, options), options.format)
+        data = encode(render(result, options), options.format)
         if job.target is None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -278,12 +219,13 @@ def _write(job: Job, result: SaliencyResult | FileReport, options: Options) -> F
             return replace(report, status="skipped")
         error = f"{job.target} was created by another program during the run, and was not overwritten"
         return replace(report, status="failed", error=error)
-    except _FAILURES as e:
-        return replace(report, status="failed", error=_reason(e, str(job.target or "standard output")))
+    except FAILURES as e:
+        return replace(report, status="failed", error=reason_of(e, str(job.target or "standard output")))
     return report
 
 
-def _render(result: SaliencyResult, options: Options) -> Image.Image:
+def render(result: SaliencyResult, options: Options) -> Image.Image:
+    """Make the picture that the options ask for."""
     if options.label is not None:
         result = result.for_class(options.label)
     edges, cleanup, clean_edges = options.edges, options.cleanup, options.clean_edges
@@ -312,7 +254,7 @@ def _report(
     return FileReport(source, target, status, error, size, confidence, found)
 
 
-def _reason(error: BaseException, name: str) -> str:
+def reason_of(error: BaseException, name: str) -> str:
     """Write the message of an exception with the file's name and without the system's error number."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return reason if name in reason else f"{name}: {reason}"

@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, get_args
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ..config import U2NetConfig
     from .backgrounds import Background, ReadBackground
 
+
+_SORTED_AT_ONCE = 10_000
 
 Kind: TypeAlias = Literal["mask", "cutout"]
 Existing: TypeAlias = Literal["refuse", "overwrite", "skip"]
@@ -57,7 +60,7 @@ class Options(NamedTuple):
 
 
 def read_options(
-    config: U2NetConfig,
+    config: U2NetConfig | None,
     *,
     kind: Kind = "cutout",
     format: Format,
@@ -71,7 +74,7 @@ def read_options(
     cleanup: Cleanup | None = None,
     sync: bool = False,
 ) -> Options:
-    """Read and check the settings of a run, see `run_files`.
+    """Read and check the settings of a run, see `run_files`; without a config there can be no label.
 
     Raises:
         ValueError: A setting is invalid, or two settings exclude each other.
@@ -85,7 +88,7 @@ def read_options(
         crop,
         edges or (CUTOUT_EDGES if kind == "cutout" else "soft"),
         clean_edges,
-        None if label is None else class_index(config, label),
+        None if label is None or config is None else class_index(config, label),
         existing,
         cleanup or Cleanup(),
         sync,
@@ -182,10 +185,23 @@ def _plan_standard(names: Sequence[str | Path], out: str | Path | None) -> Job:
 
 def _walk(folder: Path, out: str | Path | None) -> list[Path]:
     """List the pictures in a folder and its subfolders, sorted."""
+    pictures = sorted(walk_files(folder, out))
+    return pictures if out is not None else _without_own_outputs(pictures)
+
+
+def walk_files(
+    folder: Path, out: str | Path | None, suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> Iterator[Path]:
+    """Yield the files with these suffixes in a folder and its subfolders, except hidden ones.
+
+    Args:
+        folder: The folder. Links in it are followed, to each folder once.
+        out: An output folder, which holds no inputs if it lies inside the folder.
+        suffixes: The suffixes in lower case.
+    """
     visited = set()
     if out is not None and Path(out).is_dir() and not Path(out).samefile(folder):
-        visited.add(_identity(Path(out)))  # an output folder inside the input folder holds no inputs
-    pictures: list[Path] = []
+        visited.add(_identity(Path(out)))
     folders, links = [folder], deque[Path]()
     while folders or links:
         # Links come last, so that a picture is listed under its own path, not under a link's.
@@ -194,17 +210,21 @@ def _walk(folder: Path, out: str | Path | None) -> list[Path]:
             continue
         visited.add(_identity(current))
         try:
-            entries = sorted(entry for entry in current.iterdir() if not entry.name.startswith("."))
+            scanned = os.scandir(current)
         except PermissionError:
-            pictures.append(current)  # opening it fails later, and the failure is reported
+            yield current  # opening it fails later, and the failure is reported
             continue
-        for entry in entries:
-            if entry.is_dir():
-                (links if entry.is_symlink() else folders).append(entry)
-            elif entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or not entry.exists()):
-                pictures.append(entry)  # a dead link too, whose failure is reported later
-    pictures.sort()
-    return pictures if out is not None else _without_own_outputs(pictures)
+        with scanned:
+            # sorted in parts, because the names of a very large folder need not fit into memory
+            while part := sorted(islice(scanned, _SORTED_AT_ONCE), key=lambda entry: entry.name):
+                for entry in part:
+                    if entry.name.startswith("."):
+                        continue
+                    path = current / entry.name
+                    if entry.is_dir():
+                        (links if entry.is_symlink() else folders).append(path)
+                    elif path.suffix.lower() in suffixes and (entry.is_file() or not path.exists()):
+                        yield path  # a dead link too, whose failure is reported later
 
 
 def _without_own_outputs(pictures: list[Path]) -> list[Path]:
