@@ -229,9 +229,9 @@ def measure_listing(scratch: Path, small: bool) -> dict[str, Any]:
     """List a folder of many names, as the driver does, and weigh what it keeps."""
     import psutil
 
-    from u2net_hub.inference.cluster_feed import BlockFeed
-    from u2net_hub.inference.manifest import Done
-    from u2net_hub.inference.photo_sources import Item
+    from u2net_hub.inference.cluster.feed import BlockFeed
+    from u2net_hub.inference.cluster.manifest import Done
+    from u2net_hub.inference.cluster.photo_sources import Item
 
     count = 100_000 if small else 2_000_000
     pages = (

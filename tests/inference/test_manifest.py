@@ -15,13 +15,13 @@ from PIL import Image
 from u2net_hub import U2Net, U2NetConfig, run_on_ray
 from u2net_hub.config import Stage
 from u2net_hub.hub import resolve
-from u2net_hub.inference.cluster_feed import BlockFeed
-from u2net_hub.inference.cluster_worker import Block, DestinationError, PhotoWorker, WorkerPlan
-from u2net_hub.inference.lease import Lease
-from u2net_hub.inference.manifest import Done, Manifest, PartWriter, failed_row
-from u2net_hub.inference.photo_sources import Item, find_photos
+from u2net_hub.inference.cluster.feed import BlockFeed
+from u2net_hub.inference.cluster.lease import Lease
+from u2net_hub.inference.cluster.manifest import Done, Manifest, PartWriter, failed_row
+from u2net_hub.inference.cluster.photo_sources import Item, find_photos
+from u2net_hub.inference.cluster.shipped_weights import pack_weights, unpack_weights
+from u2net_hub.inference.cluster.worker import Block, DestinationError, PhotoWorker, WorkerPlan
 from u2net_hub.inference.plan import read_options
-from u2net_hub.inference.shipped_weights import pack_weights, unpack_weights
 
 pq = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, which comes with ray[data]")
 
@@ -99,8 +99,8 @@ def test_a_photo_that_is_listed_twice_is_processed_once() -> None:
 
 
 def test_photos_are_counted_where_they_cannot_be_listed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("u2net_hub.inference.cluster_feed._AHEAD", 2)
-    monkeypatch.setattr("u2net_hub.inference.cluster_feed._SMALLEST", 1)
+    monkeypatch.setattr("u2net_hub.inference.cluster.feed._AHEAD", 2)
+    monkeypatch.setattr("u2net_hub.inference.cluster.feed._SMALLEST", 1)
 
     def find() -> Any:
         return ([Item(f"{i}.jpg", "", f"{i}.png")] for i in range(9))
@@ -146,8 +146,8 @@ def opened(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Ph
     pytest.importorskip("ray", reason="the worker counts in Ray's metrics")
     worker, _ = worker_for(tmp_path, weights)
     monkeypatch.setattr(worker, "_fetch_weights", lambda: pack_weights(resolve(weights))[1])
-    monkeypatch.setattr("u2net_hub.inference.cluster_worker.limit_threads", lambda cores: None)
-    monkeypatch.setattr("u2net_hub.inference.cluster_worker._metric", lambda: lambda status: None)
+    monkeypatch.setattr("u2net_hub.inference.cluster.worker.limit_threads", lambda cores: None)
+    monkeypatch.setattr("u2net_hub.inference.cluster.worker._metric", lambda: lambda status: None)
     worker.open()
     return worker
 
@@ -186,7 +186,7 @@ def test_a_full_disk_ends_the_run_not_one_photo(
     def full(address: str, data: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", address)
 
-    monkeypatch.setattr("u2net_hub.inference.cluster_worker.write_bytes", full)
+    monkeypatch.setattr("u2net_hub.inference.cluster.worker.write_bytes", full)
     with pytest.raises(DestinationError, match="No space left on device; repeat the command to continue"):
         opened.run(Block(1, photos(tmp_path / "in", 1)))
 

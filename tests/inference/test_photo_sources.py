@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from u2net_hub.inference.compact_set import CompactSet, hash_names
-from u2net_hub.inference.photo_sources import Item, Shard, find_photos, read_shard
+from u2net_hub.inference.cluster.compact_set import CompactSet, hash_names
+from u2net_hub.inference.cluster.photo_sources import Item, Shard, find_photos, read_shard
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, which comes with ray[data]")
 pq = pytest.importorskip("pyarrow.parquet")

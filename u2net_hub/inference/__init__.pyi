@@ -1,10 +1,15 @@
-from .batch_callables import CutoutBatch as CutoutBatch, MaskBatch as MaskBatch
 from .batching import (
     Batcher as Batcher,
     QueueFullError as QueueFullError,
 )
-from .cluster import ClusterSummary as ClusterSummary, run_on_ray as run_on_ray
-from .cluster_pool import Progress as Progress
+from .cluster import (
+    ClusterSummary as ClusterSummary,
+    CutoutBatch as CutoutBatch,
+    MaskBatch as MaskBatch,
+    Progress as Progress,
+    is_url as is_url,
+    run_on_ray as run_on_ray,
+)
 from .folders import (
     FileReport as FileReport,
     Summary as Summary,
@@ -14,7 +19,6 @@ from .pipeline import (
     Prepared as Prepared,
     SaliencyPipeline as SaliencyPipeline,
 )
-from .remote_files import is_url as is_url
 from .removal import (
     Session as Session,
     new_session as new_session,

@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from .cluster_worker import Block
 from .compact_set import CompactSet, hash_names
 from .manifest import Done
 from .photo_sources import Item, Shard, name_row, shared_target
+from .worker import Block
 
 # So many photos are listed ahead at most.
 _AHEAD = 100_000

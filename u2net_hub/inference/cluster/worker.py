@@ -14,21 +14,21 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ..ordered import map_ordered
+from ...ordered import map_ordered
+from ..folders import reason_of
+from ..pipeline import SaliencyPipeline
+from ..result import class_index
+from ..stream import FAILURES
 from .compact_set import hash_names
-from .folders import reason_of
 from .lease import holds_lease
 from .manifest import Manifest, PartWriter, Row, failed_row
 from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item, Shard, read_shard
-from .pipeline import SaliencyPipeline
 from .remote_files import exists, is_url, join, read_bytes, remove, write_bytes
-from .result import class_index
 from .shipped_weights import ShippedWeights, unpack_weights
-from .stream import FAILURES
 
 if TYPE_CHECKING:
-    from .plan import Options
+    from ..plan import Options
 
 # A part of the manifest is written after so many photos, bytes of pictures, or seconds: what a killed
 # process has done since its last part is done again.

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines import Precision
-from ..imaging import encode, peek_size
-from .folders import needs_map_only, reason_of, render
+from ...engines import Precision
+from ...imaging import encode, peek_size
+from ..folders import needs_map_only, reason_of, render
+from ..pipeline import SaliencyPipeline
+from ..plan import Options
+from ..result import SaliencyResult
+from ..stream import FAILURES, stream_photos
 from .manifest import Row, failed_row
 from .photo_sources import Item
-from .pipeline import SaliencyPipeline
-from .plan import Options
-from .result import SaliencyResult
-from .stream import FAILURES, stream_photos
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .pipeline import Prepared
+    from ..pipeline import Prepared
 
 
 @dataclass

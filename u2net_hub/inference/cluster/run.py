@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ..engines import EngineName, Precision
-from ..hub import Source, resolve
-from ..imaging import Cleanup, Edges, Format, Photo
-from .cluster_feed import BlockFeed
-from .cluster_pool import Progress, WorkerPool
-from .cluster_session import open_ray
-from .cluster_worker import WorkerPlan
+from ...engines import EngineName, Precision
+from ...hub import Source, resolve
+from ...imaging import Cleanup, Edges, Format, Photo
+from ..pipeline import MinMax
+from ..plan import Existing, Kind, Options, choose_format, read_options
+from .feed import BlockFeed
 from .lease import Lease
 from .manifest import Done, Manifest, compare_settings
 from .photo_sources import find_photos
-from .pipeline import MinMax
-from .plan import Existing, Kind, Options, choose_format, read_options
+from .pool import Progress, WorkerPool
 from .remote_files import is_url, list_folder
+from .session import open_ray
 from .shipped_weights import ShippedWeights, pack_weights
+from .worker import WorkerPlan
 
 if TYPE_CHECKING:
-    from .backgrounds import Background
-    from .folders import Status
+    from ..backgrounds import Background
+    from ..folders import Status
 
 logger = logging.getLogger(__name__)
 

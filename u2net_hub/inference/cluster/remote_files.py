@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..atomic import write_file
-from .plan import walk_files
+from ...atomic import write_file
+from ..plan import walk_files
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from ..imaging import IMAGE_SUFFIXES
+from ...imaging import IMAGE_SUFFIXES
 from .remote_files import Entry, is_folder, is_url, join, list_tree, open_file
 
 if TYPE_CHECKING:

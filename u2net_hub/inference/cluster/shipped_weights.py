@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..atomic import content_hash, write_file
-from ..checkpoints import files_beside
-from ..engines import cache_folder
-from ..hub import Source, resolve
+from ...atomic import content_hash, write_file
+from ...checkpoints import files_beside
+from ...engines import cache_folder
+from ...hub import Source, resolve
 
 _WEIGHTS = "weights"
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..engines import EngineName, Precision
-from ..imaging import Cleanup, Edges, Format
-from .folders import reason_of
+from ...engines import EngineName, Precision
+from ...imaging import Cleanup, Edges, Format
+from ..folders import reason_of
+from ..pipeline import MinMax, SaliencyPipeline
+from ..plan import Kind, choose_format, read_options
+from ..stream import FAILURES
 from .manifest import Row
 from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item
-from .pipeline import MinMax, SaliencyPipeline
-from .plan import Kind, choose_format, read_options
 from .remote_files import read_bytes
-from .stream import FAILURES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from .backgrounds import Background
+    from ..backgrounds import Background
 
 
 class CutoutBatch:

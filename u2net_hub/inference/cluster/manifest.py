@@ -13,8 +13,8 @@ from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING, TypedDict
 
-from .. import __version__
-from ..ordered import map_ordered
+from ... import __version__
+from ...ordered import map_ordered
 from .compact_set import CompactSet, hash_names
 from .photo_sources import PARQUET
 from .remote_files import join, list_folder, read_bytes, remove, write_bytes
@@ -22,7 +22,7 @@ from .remote_files import join, list_folder, read_bytes, remove, write_bytes
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from .folders import Status
+    from ..folders import Status
 
 SETTINGS = "_settings.json"
 MANIFEST = "_manifest"

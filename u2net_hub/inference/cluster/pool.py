@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .cluster_feed import BlockFeed
-from .cluster_session import import_ray
-from .cluster_worker import Block, Counts, DestinationError, PhotoWorker, WorkerPlan
+from .feed import BlockFeed
 from .lease import Lease
+from .session import import_ray
+from .worker import Block, Counts, DestinationError, PhotoWorker, WorkerPlan
 
 logger = logging.getLogger(__name__)
 
