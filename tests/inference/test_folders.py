@@ -368,6 +368,19 @@ def test_a_report_says_what_was_found(tiny: SaliencyPipeline, tmp_path: Path) ->
     assert report.target == str(tmp_path / "out/a.png")
 
 
+def test_a_map_of_nan_is_a_failed_photo_and_no_empty_picture(tmp_path: Path) -> None:
+    network = U2Net(CONFIG)
+    with torch.no_grad():
+        network.outconv.bias.fill_(torch.nan)
+    photos = [photo(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    reports = run_files(
+        SaliencyPipeline(network, device="cpu", engine="torch"), photos, tmp_path / "out"
+    ).files
+    assert [report.status for report in reports] == ["failed", "failed"]
+    assert "b.png: the network's map holds NaN" in str(reports[1].error)
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
 def test_a_full_disk_fails_the_file_and_leaves_nothing(tiny: SaliencyPipeline, tmp_path: Path) -> None:
     inputs = [photo(tmp_path / "small.png", (4, 4)), photo(tmp_path / "large.png", (300, 300))]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

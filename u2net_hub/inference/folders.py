@@ -206,8 +206,9 @@ def needs_map_only(options: Options) -> bool:
 
 
 def _write(job: Job, result: SaliencyResult, options: Options) -> FileReport:
-    report = _report(job, "written", size=result.size, confidence=result.confidence, found=result.found)
+    report = _report(job, "written", size=result.size)
     try:
+        report = replace(report, confidence=result.confidence, found=result.found)
         data = encode(render(result, options), options.format)
         if job.target is None:
             sys.stdout.buffer.write(data)

@@ -51,8 +51,18 @@ class SaliencyResult:
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:
-        """The network's map before min–max: float32 (h, w) in [0, 1], at the network's own size."""
-        return self._foreground(self._fused)
+        """The network's map before min–max: float32 (h, w) in [0, 1], at the network's own size.
+
+        Raises:
+            ValueError: The map holds NaN, as damaged weights make it.
+        """
+        found = self._foreground(self._fused)
+        if np.isnan(found).any():
+            raise ValueError(
+                f"{self.photo.name}: the network's map holds NaN; its weights are damaged, or too large for "
+                "16 bit: try precision='exact', or train or download them again"
+            )
+        return found
 
     @cached_property
     def confidence(self) -> float:
