@@ -227,7 +227,7 @@ def test_a_rehearsal_of_the_command_asks_nobody(hub: HubServer) -> None:
 def test_options_for_models_do_not_go_with_a_space() -> None:
     result = CliRunner().invoke(app, ["push", "--space", "org/demo", "--license", "mit"])
     assert isinstance(result.exception, ValueError)
-    assert "--license are for a model" in str(result.exception)
+    assert "--license and --for are for a model" in str(result.exception)
 
 
 def test_a_push_of_nothing_is_told() -> None:

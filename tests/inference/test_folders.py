@@ -423,7 +423,7 @@ def test_ctrl_c_leaves_whole_files_only(tiny: SaliencyPipeline, tmp_path: Path) 
     for name in made:
         opened(tmp_path / "out" / name)
     assert not [name for name in made if name.endswith(".tmp")]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("u2net-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("u2net-files")]
 
 
 @pytest.mark.parametrize("existing", ["overwrite", "skip", "refuse"])

@@ -221,9 +221,10 @@ def walk_files(
                     if entry.name.startswith("."):
                         continue
                     path = current / entry.name
-                    if entry.is_dir():
-                        (links if entry.is_symlink() else folders).append(path)
-                    elif path.suffix.lower() in suffixes and (entry.is_file() or not path.exists()):
+                    link = entry.is_symlink()  # one to itself, whose target no DirEntry can tell
+                    if path.is_dir() if link else entry.is_dir():
+                        (links if link else folders).append(path)
+                    elif path.suffix.lower() in suffixes and (path.is_file() or not path.exists()):
                         yield path  # a dead link too, whose failure is reported later
 
 
