@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from http.client import IncompleteRead
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -320,6 +321,36 @@ def test_a_folder_of_something_else_is_not_replaced(web: ModuleType, tmp_path: P
     assert (tmp_path / "thesis.txt").is_file()
 
 
+def test_a_folder_with_more_than_a_build_is_not_replaced(
+    web: ModuleType, built: tuple[Path, dict[str, int]], tmp_path: Path
+) -> None:
+    web.check_replaceable(built[0])
+    (tmp_path / "sw.js").write_bytes((built[0] / "sw.js").read_bytes())
+    web.check_replaceable(tmp_path)
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(FileExistsError, match=r"it holds \['.git'\]"):
+        web.build(tmp_path)
+
+
+def test_a_service_worker_of_another_page_is_not_replaced(web: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "sw.js").write_text("// another page")
+    with pytest.raises(FileExistsError, match="is no build of this page"):
+        web.build(tmp_path)
+
+
+def test_a_registry_that_breaks_off_is_told(
+    web: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class BrokenOff(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise IncompleteRead(b"half")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(web.urllib.request, "urlopen", lambda *_, **__: BrokenOff())
+    with pytest.raises(OSError, match="set NPM_CONFIG_REGISTRY"):
+        web.read_runtime()
+
+
 def test_a_network_that_the_page_cannot_run_is_refused(web: ModuleType) -> None:
     with pytest.raises(ValueError, match="invert=True"):
         web.check_config(U2NetConfig(invert=True))
@@ -584,6 +615,26 @@ def test_a_new_build_takes_over_as_a_whole(
         "async () => (await (await caches.open((await caches.keys())[0])).keys()).map(each => each.url)"
     )
     assert len([address for address in kept if "index.html" in address]) == 1
+
+
+@in_browser
+def test_every_window_can_load_a_new_build(
+    new_visitor: Callable[[Host], Visitor], web: ModuleType, other_host: Host
+) -> None:
+    visitor = new_visitor(other_host)
+    second = visitor.context.new_page()
+    second.goto(other_host.address)
+    for page in (visitor.page, second):
+        expect(page.locator("html[data-ready]")).to_be_attached()
+    publish(web, other_host.folder, {"style.css": b"/* a new build */"})
+    visitor.page.evaluate("navigator.serviceWorker.getRegistration().then(found => found.update())")
+    expect(second.locator("#update")).to_be_visible()
+    second.evaluate("window.earlier = true")
+    with visitor.page.expect_navigation():
+        visitor.page.click("#reload")
+    with second.expect_navigation():
+        second.click("#reload")
+    assert second.evaluate("window.earlier") is None
 
 
 @in_browser

@@ -10,14 +10,15 @@ import argparse
 import base64
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,8 +98,8 @@ def build(out: Path, model: str = "u2netp") -> dict[str, int]:
             large.
         OSError: The registry cannot be reached.
     """
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "sw.js").is_file())):
-        raise FileExistsError(f"{out} is there and is no build of this page; choose another folder")
+    if out.exists():
+        check_replaceable(out)
     network = U2Net.from_pretrained(model)
     check_config(network.config)
     files = {path.name: path.read_bytes() for path in sorted((HERE / "page").iterdir())}
@@ -118,6 +119,21 @@ def build(out: Path, model: str = "u2netp") -> dict[str, int]:
             )
     replace(out, files)
     return sizes
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise FileExistsError unless `out` is a folder that is empty or holds the files of a build only."""
+    if not out.is_dir():
+        raise FileExistsError(f"{out} is there and is no folder; choose another name")
+    script = out / "sw.js"
+    text = script.read_text(encoding="utf-8", errors="replace") if script.is_file() else ""
+    listing = re.search(r"^const FILES = (\{.*?\});", text, re.DOTALL | re.MULTILINE)
+    built = {"sw.js", *re.findall(r'"([^"]+)":', listing[1]), *legal()} if listing else set()
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in built or not path.is_file())
+    if foreign:
+        raise FileExistsError(
+            f"{out} is there and is no build of this page: it holds {foreign[:5]}; choose another folder"
+        )
 
 
 def check_config(config: U2NetConfig) -> None:
@@ -171,7 +187,7 @@ def read_runtime() -> dict[str, bytes]:
         try:
             with urllib.request.urlopen(address, timeout=120) as response:
                 archive = response.read()
-        except urllib.error.URLError as e:
+        except (OSError, http.client.HTTPException) as e:
             raise OSError(
                 f"{address} cannot be read: {e}; set NPM_CONFIG_REGISTRY to a registry that can be reached, "
                 f"or put the file at {kept}"

@@ -110,13 +110,32 @@ def test_generated_steps_are_those_of_the_library(endpoint: Path) -> None:
         assert np.array_equal(found[0].numpy(), preprocess(load(rgba), config))
 
 
+def test_a_damaged_exif_block_does_not_stop_the_generated_preprocessing(endpoint: Path) -> None:
+    module = execute(endpoint / "u2net_network.py")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "abc"
+    buffer = BytesIO()
+    Image.new("RGB", (6, 4)).save(buffer, "JPEG", exif=exif)
+    good = buffer.getvalue()
+    assert module.upright_rgb(Image.open(BytesIO(good))).size == (4, 6)
+    damaged = good.replace(b"MM\x00*", b"MM\x01*").replace(b"II*\x00", b"II*\x01")
+    assert damaged != good
+    assert module.upright_rgb(Image.open(BytesIO(damaged))).size == (6, 4)
+
+
 def test_handler_answers_as_the_platform_calls_it(endpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     handler = execute(endpoint / "handler.py").EndpointHandler(str(endpoint))
     wanted = expected(CAT)
     content = CAT.read_bytes()
     text = base64.b64encode(content).decode()
-    for inputs in (Image.open(CAT), content, text, f"data:image/jpeg;base64,{text}"):
+    for inputs in (
+        Image.open(CAT),
+        content,
+        text,
+        f"data:image/jpeg;base64,{text}",
+        "\n".join((text[:76], text[76:])),
+    ):
         [answer] = json.loads(json.dumps(handler({"inputs": inputs})))
         mask = Image.open(BytesIO(base64.b64decode(answer["mask"])))
         assert np.abs(np.asarray(mask, int) - wanted).max() <= 1
@@ -139,6 +158,9 @@ def test_handler_answers_as_the_platform_calls_it(endpoint: Path, monkeypatch: p
         ({"inputs": Image.new("1", (10_000, 6_000))}, "expected at most 50 million"),
         ({"inputs": b"", "parameters": {"output": "video"}}, '"output" is'),
         ({"inputs": b"", "parameters": {"threshold": 2}}, '"threshold" is 2'),
+        ({"inputs": b"", "parameters": {"threshold": True}}, '"threshold" is True'),
+        ({"inputs": b"", "parameters": ["mask"]}, '"parameters" is'),
+        ({"inputs": str(CAT)}, "not base64"),  # no file of the machine is read
     ],
 )
 def test_handler_refuses_in_words(data: dict[str, object], said: str, endpoint: Path) -> None:

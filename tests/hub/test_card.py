@@ -19,7 +19,7 @@ from u2net_hub import U2Net, U2NetConfig, cli
 from u2net_hub.atomic import content_hash
 from u2net_hub.checkpoints.topology import count_parameters
 from u2net_hub.evaluation.results import DatasetScores, Results, Speed, Training
-from u2net_hub.hub.card.markdown import last_parts
+from u2net_hub.hub.card.markdown import last_parts, shell
 from u2net_hub.hub.card.render import PICTURE_NAME, render_card, results_of, validate_card
 from u2net_hub.hub.card.sections import Weights
 
@@ -158,6 +158,11 @@ def test_the_text_holds_what_a_user_needs() -> None:
     assert "3.2" in section(text, "speed")
     assert "fails" in section(text, "limits")
     assert "@article{qin2020u2net" in section(text, "citation")
+
+
+def test_commands_quote_a_name_with_spaces() -> None:
+    assert shell("laid out") == "'laid out'"
+    assert shell("org/name") == "org/name"
 
 
 def test_scores_without_a_hash_are_labelled_as_given() -> None:

@@ -104,6 +104,7 @@ function offer(next) {
 
 /** Let a new build take over. A visitor who has chosen photos by then keeps this page and loads it later. */
 function reloadWith(next) {
+  if (!["installed", "activating"].includes(next.state)) return location.reload(); // another window let it take over
   navigator.serviceWorker.addEventListener("controllerchange", () => {
     if (!photos.length) return location.reload();
     $("update").hidden = false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 import unicodedata
 
 
@@ -36,6 +37,11 @@ def code(value: object) -> _Raw:
 def line(value: object) -> _Raw:
     """Format as a line inside a fenced block."""
     return _Raw(plain(str(value)).replace("```", "'''"))
+
+
+def shell(value: object) -> _Raw:
+    """Format as one word of a command inside a fenced block."""
+    return line(shlex.quote(plain(str(value))))
 
 
 _ROOT = r"(?:~[\w.-]*|\.\.?|[A-Za-z]:)?[/\\]"

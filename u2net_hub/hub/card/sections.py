@@ -13,7 +13,7 @@ from ...checkpoints import count_parameters
 from ...config import INSTALL, U2NetConfig
 from ...evaluation import COLUMNS, Results, Training, published_scores
 from .front_matter import slug, task
-from .markdown import code, escape, format_score, line
+from .markdown import code, escape, format_score, line, shell
 
 
 @dataclass(frozen=True)
@@ -215,4 +215,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
-_ENVIRONMENT.filters |= {"code": code, "line": line}
+_ENVIRONMENT.filters |= {"code": code, "line": line, "shell": shell}
