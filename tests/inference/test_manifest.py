@@ -15,10 +15,12 @@ from PIL import Image
 from u2net_hub import U2Net, U2NetConfig, run_on_ray
 from u2net_hub.config import Stage
 from u2net_hub.hub import resolve
+from u2net_hub.inference.cluster.compact_set import hash_names
 from u2net_hub.inference.cluster.feed import BlockFeed
 from u2net_hub.inference.cluster.lease import Lease
 from u2net_hub.inference.cluster.manifest import Done, Manifest, PartWriter, failed_row
 from u2net_hub.inference.cluster.photo_sources import Item, find_photos
+from u2net_hub.inference.cluster.run import _check_destination
 from u2net_hub.inference.cluster.shipped_weights import pack_weights, unpack_weights
 from u2net_hub.inference.cluster.worker import Block, DestinationError, PhotoWorker, WorkerPlan
 from u2net_hub.inference.plan import read_options
@@ -64,6 +66,28 @@ def test_a_part_of_failures_only_is_removed(tmp_path: Path) -> None:
     writer.flush()
     assert manifest.load().count == 0
     assert not list(Path(manifest.folder).glob("*.parquet"))
+
+
+def test_names_that_are_no_utf_8_are_escaped_in_the_manifest_and_found_again(tmp_path: Path) -> None:
+    manifest = Manifest(str(tmp_path / "out"))
+    writer = PartWriter(manifest.folder, "run-1")
+    writer.add({**written("a"), "output": "\udcff.png"})
+    writer.flush()
+    (part,) = Path(manifest.folder).glob("*.parquet")
+    assert pq.read_table(part)["output"].to_pylist() == [r"\udcff.png"]
+    assert manifest.load().targets.contains(hash_names(["\udcff.png"])).all()
+
+
+def test_settings_of_a_run_that_never_started_bind_nobody(tmp_path: Path) -> None:
+    manifest = Manifest(str(tmp_path / "out"))
+    manifest.write_settings({"label": "cat"})
+    assert _check_destination(manifest, {"label": "cat"}, "refuse")
+    assert not _check_destination(manifest, {"label": None}, "refuse")
+    writer = PartWriter(manifest.folder, "run-1")
+    writer.add(written("a"))
+    writer.flush()
+    with pytest.raises(ValueError, match="label was 'cat', now None"):
+        _check_destination(manifest, {"label": None}, "refuse")
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
@@ -230,6 +254,7 @@ def test_bundled_weights_are_those_of_the_machine(cache: Path) -> None:
     ("source", "out", "settings", "error", "match"),
     [
         ("in", "full", {}, FileExistsError, r"holds files already, e\.g\. a\.txt, but no manifest"),
+        ("in", "full/a.txt", {}, FileExistsError, r"a\.txt is a file, expected a folder"),
         ("in", "in", {}, ValueError, "choose another destination"),
         ("in/sub", "in", {}, ValueError, "choose another destination"),
         ("in", "hf://datasets/a/b", {}, ValueError, "one commit for each photo"),

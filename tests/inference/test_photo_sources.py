@@ -70,7 +70,7 @@ def test_a_list_holds_paths_and_urls(tmp_path: Path) -> None:
     assert first[:3] == ("a b.jpg", str(tmp_path / "a b.jpg"), "a b.png")
     assert second[:3] == ("/data/c.jpg", "/data/c.jpg", "data/c.png")
     assert third[:3] == ("s3://bucket/d#1.jpg", "s3://bucket/d#1.jpg", "bucket/d#1.png")
-    assert outside.error == "../e.jpg leads out of the destination"
+    assert str(outside.error).startswith("../e.jpg leads out of the destination")
 
 
 def test_a_parquet_file_of_text_is_a_list(tmp_path: Path) -> None:
@@ -145,3 +145,27 @@ def test_a_compact_set_takes_eight_bytes_for_a_name() -> None:
     assert len(names) == 100_000
     assert sum(run.nbytes for run in names._runs) == 800_000
     assert len(names._runs) <= 17
+
+
+def test_a_tar_file_that_was_cut_off_is_an_error_after_its_whole_photos(tmp_path: Path) -> None:
+    whole = tar_of(tmp_path / "whole.tar", "a.jpg", "b.jpg").read_bytes()
+    path = tmp_path / "cut.tar"
+    for size in (1024, 1100):  # each member takes 1024 bytes: between two members, and in a header
+        path.write_bytes(whole[:size])
+        photos = read_shard(Shard(str(path), "cut.tar"), "png")
+        assert next(photos)[0].key == "cut.tar/a.jpg"
+        with pytest.raises(ValueError, match=r"cut\.tar is damaged"):
+            next(photos)
+
+
+def test_a_name_that_a_tar_file_holds_twice_fails_the_second_time(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "s.tar", "a.jpg", "a.jpg")
+    first, second = (item.error for item, _ in read_shard(Shard(str(path), "s.tar"), "png"))
+    assert first is None
+    assert "that of another photo too" in str(second)
+
+
+def test_a_parquet_file_without_rows_holds_no_picture(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="no picture in"):
+        shards(tmp_path / "none.parquet")

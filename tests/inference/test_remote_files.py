@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -103,6 +106,18 @@ def test_one_run_holds_a_folder_at_a_time(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()  # nothing was written
 
 
+def test_a_file_is_read_over_http(tmp_path: Path) -> None:
+    (tmp_path / "a b.jpg").write_bytes(b"x")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        folder = f"http://127.0.0.1:{server.server_port}"
+        assert remote_files.read_bytes(f"{folder}/a%20b.jpg") == b"x"
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            remote_files.read_bytes(f"{folder}/b.jpg")
+        server.shutdown()
+
+
 def test_an_unknown_kind_of_url_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown kind of URL s4://.*'s3'"):
+    with pytest.raises(ValueError, match=r"s4:// is not a kind of URL.*'s3'"):
         remote_files.read_bytes("s4://bucket/key")

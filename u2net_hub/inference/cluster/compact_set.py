@@ -17,12 +17,20 @@ Hashes: TypeAlias = "NDArray[np.uint64]"
 def hash_names(names: Sequence[str]) -> Hashes:
     """Hash names to 64 bits each: uint64 (len(names),).
 
-    Among ten million names, two that share a hash have a probability of about 3 in a million.
+    Among ten million names, two that share a hash have a probability of about 3 in a million. A name and
+    its `storable_name` have the same hash.
     """
-    digests = b"".join(
-        blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names
-    )
+    digests = b"".join(blake2b(_encode(name), digest_size=8).digest() for name in names)
     return np.frombuffer(digests, np.uint64)
+
+
+def storable_name(name: str) -> str:
+    """Return a name as the manifest can hold it: bytes that are not UTF-8 are escaped, as in "\\udcff"."""
+    return _encode(name).decode()
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "backslashreplace")
 
 
 class CompactSet:

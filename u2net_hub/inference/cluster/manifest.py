@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ... import __version__
 from ...ordered import map_ordered
-from .compact_set import CompactSet, hash_names
+from .compact_set import CompactSet, hash_names, storable_name
 from .photo_sources import PARQUET
 from .remote_files import join, list_folder, read_bytes, remove, write_bytes
 
@@ -132,6 +132,10 @@ class Manifest:
                         done.shards.setdefault(shard, set()).add(int(value))
         return done
 
+    def has_rows(self) -> bool:
+        """Tell whether a run has written rows: one whose workers could not start leaves only settings."""
+        return bool(self._parts())
+
     def _parts(self) -> list[str]:
         return sorted(name for name in list_folder(self.folder) if name.endswith(PARQUET))
 
@@ -200,7 +204,8 @@ class PartWriter:
 
     def add(self, row: Row) -> None:
         """Add the row of a photo to the next part."""
-        self._rows.append(row)
+        texts = {name: storable_name(value) for name, value in row.items() if isinstance(value, str)}
+        self._rows.append({**row, **texts})  # type: ignore[typeddict-item]
         self.bytes += len(row["picture"] or b"")
         self.counts[row["status"]] += 1
 

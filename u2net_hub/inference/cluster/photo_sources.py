@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ...imaging import IMAGE_SUFFIXES
+from .compact_set import storable_name
 from .remote_files import Entry, is_folder, is_url, join, list_tree, open_file
 
 if TYPE_CHECKING:
@@ -77,12 +78,13 @@ def find_photos(
         with open_file(source):
             pass  # raise now if it does not exist
         entry = Entry(source, key, 0)
+        one = Shard(source, storable_name(key)) if name.endswith(TAR) else [_item(entry, suffix)]
         if name.endswith(_LISTS):
             found = _paged(_items_of_list(source, _lines(source), suffix))
         elif name.endswith(PARQUET):
             found = _in_parquet(entry, suffix, column)
         else:
-            found = iter([Shard(source, key)] if name.endswith(TAR) else [[_item(entry, suffix)]])
+            found = iter([one])
     elif is_folder(source):
         found = _in_folder(source, suffix, leave_out, column)
     else:
@@ -104,11 +106,12 @@ def read_shard(shard: Shard, suffix: str) -> Iterator[tuple[Item, bytes]]:
     """
     with open_file(shard.address) as file:
         rows = _rows_of_tar(shard, file) if shard.column is None else _rows_of_parquet(shard, file)
-        taken: dict[str, str] = {}
-        for key, content in rows:
-            target = _target(key, suffix)
-            other = taken.setdefault(target, key)
-            yield Item(key, "", target, error=None if other == key else shared_target(key, target)), content
+        taken: set[str] = set()
+        for name, content in rows:
+            key, target = storable_name(name), _target(name, suffix)
+            error = shared_target(key, target) if target in taken else None
+            taken.add(target)
+            yield Item(key, "", target, error=error), content
 
 
 def name_row(shard: str, row: int) -> str:
@@ -139,7 +142,7 @@ def _in_folder(
             shards += inside
     for entry in shards:
         if entry.key.lower().endswith(TAR):
-            yield Shard(entry.address, entry.key)
+            yield Shard(entry.address, storable_name(entry.key))
         else:
             yield from _in_parquet(entry, suffix, column)
 
@@ -159,7 +162,8 @@ def _in_parquet(entry: Entry, suffix: str, column: str | None) -> Iterator[list[
             first = 0
             for group in range(parquet.num_row_groups):
                 count = parquet.metadata.row_group(group).num_rows
-                yield Shard(entry.address, entry.key, column, group, first, count)
+                if count:
+                    yield Shard(entry.address, storable_name(entry.key), column, group, first, count)
                 first += count
             return
         paths = (
@@ -216,9 +220,22 @@ def _rows_of_parquet(shard: Shard, file: IO[bytes]) -> Iterator[tuple[str, bytes
         raise ValueError(f"{shard.address} is damaged: {e}") from e
 
 
+class _StrictMember(tarfile.TarInfo):
+    """A member of a tar file that must be whole; by itself `tarfile` takes damage for the end of the file."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictMember:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as e:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the block of zeros at the end
+            raise tarfile.ReadError(f"it ends early, or a header is wrong ({e})") from e
+
+
 def _rows_of_tar(shard: Shard, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as tar:
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictMember) as tar:
             for member in tar:
                 if member.isfile() and member.name.lower().endswith(IMAGE_SUFFIXES):
                     content = tar.extractfile(member)
@@ -257,11 +274,10 @@ def _paged(items: Iterator[Item]) -> Iterator[list[Item] | Shard]:
 
 
 def _item(entry: Entry, suffix: str, *, key: str | None = None) -> Item:
-    """Make the item of a picture; the manifest takes only names that UTF-8 can hold."""
-    name = (key or entry.key).encode("utf-8", "backslashreplace").decode()
+    name = storable_name(key or entry.key)
     error = None
     if ".." in PurePosixPath(entry.key).parts or "\0" in entry.key:
-        error = f"{name} leads out of the destination"
+        error = f"{name} leads out of the destination; use its absolute path without .."
     return Item(name, entry.address, _target(entry.key, suffix), entry.size, error)
 
 

@@ -215,6 +215,8 @@ def _call(address: str, action: Callable[[AbstractFileSystem, str], Answer]) -> 
     """Call a file system, and turn what it raises into an OSError that names the address."""
     scheme, _, path = address.partition("://")
     files = _file_system(scheme.lower())
+    if scheme.lower() in ("http", "https"):
+        path = address  # their file system takes whole URLs
     try:
         return action(files, path)
     except FileNotFoundError as e:
@@ -254,5 +256,8 @@ def _file_system(scheme: str) -> AbstractFileSystem:
         raise ImportError(
             f"{scheme}:// needs {package}; install it with: pip install 'u2net-hub[ray]' {package}"
         ) from e
-    except ValueError as e:
-        raise ValueError(f"unknown kind of URL {scheme}://, expected one of {sorted(_PACKAGES)}") from e
+    except (ValueError, TypeError) as e:  # fsspec does not know it, or it needs more, e.g. a host
+        known = sorted({*_PACKAGES, "http", "https"})
+        raise ValueError(
+            f"{scheme}:// is not a kind of URL that is read here, expected one of {known}"
+        ) from e

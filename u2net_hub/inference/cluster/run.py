@@ -159,7 +159,11 @@ def run_on_ray(
     # the workers have other current folders
     places = [str(place) if is_url(str(place)) else os.path.abspath(place) for place in (source, destination)]
     run = _Run(places[0], Manifest(places[1]), options, label, pipeline, weights, column)
-    return run.start(lambda: open_ray(address), (workers, cpus_per_worker, gpus_per_worker), on_progress)
+    return run.start(
+        lambda: open_ray(address, cpus_per_worker, gpus_per_worker),
+        (workers, cpus_per_worker, gpus_per_worker),
+        on_progress,
+    )
 
 
 class _Run:
@@ -231,6 +235,8 @@ def _check_places(source: str, destination: str) -> None:
         raise ValueError(
             f"{destination} would get one commit for each photo; write to a folder, and upload that"
         )
+    if not is_url(destination) and os.path.exists(destination) and not os.path.isdir(destination):
+        raise FileExistsError(f"{destination} is a file, expected a folder or a name that is not in use")
     if is_url(source) != is_url(destination):
         return
     one, other = (place if is_url(place) else str(Path(place).resolve()) for place in (source, destination))
@@ -268,17 +274,18 @@ def _check_destination(manifest: Manifest, settings: dict[str, object], existing
         FileExistsError: It holds files, but no manifest.
     """
     before = None if existing == "overwrite" else manifest.read_settings()
-    if before is not None:
-        if changed := compare_settings(before, settings):
-            raise ValueError(
-                f"{manifest.destination} was made with other settings: {'; '.join(changed)}; "
-                "choose another destination, or begin anew with --overwrite"
-            )
+    changed = None if before is None else compare_settings(before, settings)
+    if changed == []:
         return True
-    held = [name for name in list_folder(manifest.destination) if not name.startswith("_")]
+    held = next((name for name in list_folder(manifest.destination) if not name.startswith("_")), None)
+    if changed and (held or manifest.has_rows()):
+        raise ValueError(
+            f"{manifest.destination} was made with other settings: {'; '.join(changed)}; "
+            "choose another destination, or begin anew with --overwrite"
+        )
     if held and existing == "refuse":
         raise FileExistsError(
-            f"{manifest.destination} holds files already, e.g. {held[0]}, but no manifest of an earlier run; "
+            f"{manifest.destination} holds files already, e.g. {held}, but no manifest of an earlier run; "
             "overwrite them (--overwrite) or skip those photos (--skip-existing)"
         )
     return False

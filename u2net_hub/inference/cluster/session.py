@@ -12,15 +12,18 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_ray(address: str | None) -> Iterator[None]:
+def open_ray(address: str | None, cpus: int = 1, gpus: float = 0) -> Iterator[None]:
     """Join a cluster for the time of a `with` block; a Ray that is initialised already is used as it is.
 
     Args:
         address: "local", "auto", "ray://host:port", "host:port", or None for "local".
+        cpus: The number of cores of a worker. A cluster on this machine alone must have as many; others may
+            still grow.
+        gpus: The number of GPUs of a worker, likewise.
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: The address is none of these.
+        ValueError: The address is none of these, or this machine has too few cores or GPUs.
         ConnectionError: There is no cluster at the address.
     """
     if address not in (None, "local", "auto") and ":" not in address:
@@ -40,6 +43,17 @@ def open_ray(address: str | None) -> Iterator[None]:
     except (ConnectionError, OSError) as e:
         raise ConnectionError(f"there is no Ray cluster at {address!r}: {e}") from e
     try:
+        if address == "local":
+            found = ray.cluster_resources()
+            for name, wanted, has in (
+                ("cpus", cpus, found.get("CPU", 0)),
+                ("gpus", gpus, found.get("GPU", 0)),
+            ):
+                if wanted > has:
+                    raise ValueError(
+                        f"{name}_per_worker is {wanted}, and this machine has {has:g}; ask for fewer, or name a "
+                        "cluster"
+                    )
         yield
     finally:
         ray.shutdown()
