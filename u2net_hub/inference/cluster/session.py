@@ -51,8 +51,8 @@ def open_ray(address: str | None, cpus: int = 1, gpus: float = 0) -> Iterator[No
             ):
                 if wanted > has:
                     raise ValueError(
-                        f"{name}_per_worker is {wanted}, and this machine has {has:g}; ask for fewer, or name a "
-                        "cluster"
+                        f"{name}_per_worker is {wanted}, and this machine has {has:g}; ask for fewer, "
+                        "or name a cluster"
                     )
         yield
     finally:
