@@ -34,7 +34,8 @@ from typer.testing import CliRunner
 from u2net_hub import CutoutBatch, MaskBatch, SaliencyPipeline, U2Net, U2NetConfig, run_files, run_on_ray
 from u2net_hub.cli import app
 from u2net_hub.config import Stage
-from u2net_hub.inference import Progress, cluster_pool, remote_files
+from u2net_hub.inference import Progress
+from u2net_hub.inference.cluster import pool, remote_files
 
 STAGES = (Stage("stage1", 3, 4, 8), Stage("stage2", 2, 4, 8, dilated=True), Stage("stage1d", 3, 4, 8))
 CONFIG = U2NetConfig(variant="custom", stages=STAGES, input_size=(48, 48), minmax="always")
@@ -210,7 +211,7 @@ def test_a_repeated_run_does_what_failed_and_what_is_new(house: House, tmp_path:
 def test_a_killed_worker_loses_no_photo_and_repeats_none(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_pool, "_POLLED_EVERY", 0.2)
+    monkeypatch.setattr(pool, "_POLLED_EVERY", 0.2)
     killed: list[int] = []
 
     def kill(progress: Progress) -> None:
@@ -320,8 +321,8 @@ def test_a_killed_driver_leaves_a_run_that_can_be_continued(house: House, tmp_pa
 def test_machines_may_join_and_get_lost(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_pool, "_SCALED_EVERY", 0.5)
-    monkeypatch.setattr(cluster_pool, "_POLLED_EVERY", 0.2)
+    monkeypatch.setattr(pool, "_SCALED_EVERY", 0.5)
+    monkeypatch.setattr(pool, "_POLLED_EVERY", 0.2)
     make_photos(tmp_path / "in", 200, size=(150, 110), slow=True)
     seen: list[int] = []
     nodes: list[Any] = []

@@ -15,7 +15,7 @@ pytest.importorskip("s3fs", reason="needs s3fs")
 
 from bucket_server import BucketServer
 
-from u2net_hub.inference import remote_files
+from u2net_hub.inference.cluster import remote_files
 from u2net_hub.inference.cluster.lease import Lease, holds_lease
 
 ODD = ["ä ö.jpg", "a#b?c%20d+e&f.jpg", "x/y//z.jpg", "[1]*.JPG"]
