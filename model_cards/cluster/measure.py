@@ -154,7 +154,7 @@ def ray_task(
 
 
 def measure_overhead(scratch: Path, small: bool) -> dict[str, Any]:
-    """Time the same photos with and without Ray, twice each, in turns."""
+    """Time the same photos without Ray, and with it in two divisions of the cores."""
     count = 100 if small else 2000
     make_photos(scratch / "photos", count, (400, 300))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
