@@ -31,6 +31,8 @@ def test_an_address_may_store_again_when_its_files_are_gone(
     monkeypatch.setattr(storage_module.time, "monotonic", lambda: now)
     storage = Storage(tmp_path, MB * SHARE)
     storage.charge("one", MB)
+    with pytest.raises(ValueError, match="try again later"):
+        storage.charge("one", MB)
     now = 3601.0
     storage.charge("one", MB)
 

@@ -225,5 +225,5 @@ def test_a_background_has_the_limits_of_a_photo(client: TestClient, photo: bytes
 
 
 def test_other_errors_have_the_same_shape(client: TestClient) -> None:
-    error_of(client.get(PATH), 405)
-    error_of(client.get("/v1.0/account"), 404)
+    assert error_of(client.get(PATH), 405)["code"] == "method_not_allowed"
+    assert error_of(client.get("/v1.0/account"), 404)["code"] == "not_found"
