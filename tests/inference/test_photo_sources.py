@@ -63,6 +63,12 @@ def test_a_source_without_pictures_is_refused(tmp_path: Path) -> None:
         items(tmp_path / "nothing.txt")
 
 
+def test_a_file_of_an_unknown_kind_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "photos.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match=r"photos\.tar\.gz is a file of an unknown kind, .*\.tar.*; unpack"):
+        items(tmp_path / "photos.tar.gz")
+
+
 def test_a_list_holds_paths_and_urls(tmp_path: Path) -> None:
     lines = ["a b.jpg", "", "/data/c.jpg", "s3://bucket/d#1.jpg", "../e.jpg"]
     (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -94,6 +100,16 @@ def test_a_parquet_file_of_pictures_is_a_shard_for_each_row_group(tmp_path: Path
     ]
 
 
+def test_a_cell_that_holds_only_a_path_says_so(tmp_path: Path) -> None:
+    cells = [{"bytes": b"one", "path": "1.jpg"}, {"bytes": None, "path": "/data/2.jpg"}]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
+    (shard,) = shards(tmp_path)
+    (one, content), (two, nothing) = read_shard(shard, "png")
+    assert (one.error, content, nothing) == (None, b"one", b"")
+    assert two.error is not None
+    assert "holds no bytes, only the path /data/2.jpg; write" in two.error
+
+
 def test_several_columns_need_a_choice(tmp_path: Path) -> None:
     pq.write_table(pa.table({"left": [b"l"], "right": [b"r"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"several columns of pictures \['left', 'right'\]; .*--column"):
@@ -116,6 +132,12 @@ def test_a_tar_file_is_a_shard_with_its_pictures(tmp_path: Path) -> None:
         found[2][3]
         == "a.tar/0.PNG: the output a.tar/0.png is that of another photo too; rename one of the two"
     )
+
+
+def test_a_tar_file_without_pictures_is_an_error(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", "0.json")
+    with pytest.raises(ValueError, match=r"no picture in .*a\.tar \(looked for .*\.jpg"):
+        list(read_shard(Shard(str(tmp_path / "a.tar"), "a.tar"), "png"))
 
 
 def test_a_damaged_shard_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
+from ..inference.memory import return_memory
 from .auth import Keys
 from .guard import Guard
 from .logs import open_log
-from .memory import return_memory
 from .metrics import Metrics
 from .page import router as page_router
 from .problems import Problem, shortened

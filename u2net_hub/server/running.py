@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..hub import resolve
-from .memory import return_memory
+from ..inference.memory import return_memory
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from ...imaging import IMAGE_SUFFIXES
 from .compact_set import storable_name
-from .remote_files import Entry, is_folder, is_url, join, list_tree, open_file
+from .remote_files import Entry, exists, is_folder, is_url, join, list_tree, open_file
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -87,6 +87,11 @@ def find_photos(
             found = iter([one])
     elif is_folder(source):
         found = _in_folder(source, suffix, leave_out, column)
+    elif exists(source):
+        raise ValueError(
+            f"{source} is a file of an unknown kind, expected one of "
+            f"{' '.join((*IMAGE_SUFFIXES, PARQUET, TAR, *_LISTS))}; unpack an archive before"
+        )
     else:
         raise FileNotFoundError(f"{source} does not exist, expected a folder, a bucket, a shard or a list")
     some = False
@@ -98,11 +103,13 @@ def find_photos(
 
 
 def read_shard(shard: Shard, suffix: str) -> Iterator[tuple[Item, bytes]]:
-    """Yield each photo of a shard with the bytes of its file, which are empty for an empty cell.
+    """Yield each photo of a shard with the bytes of its file.
+
+    They are empty for a cell without a picture, whose item says why.
 
     Raises:
         OSError: The shard cannot be read.
-        ValueError: The shard is damaged.
+        ValueError: The shard is damaged, or it is a tar file that holds no picture.
     """
     with open_file(shard.address) as file:
         rows = _rows_of_tar(shard, file) if shard.column is None else _rows_of_parquet(shard, file)
@@ -110,8 +117,21 @@ def read_shard(shard: Shard, suffix: str) -> Iterator[tuple[Item, bytes]]:
         for name, content in rows:
             key, target = storable_name(name), _target(name, suffix)
             error = shared_target(key, target) if target in taken else None
+            if isinstance(content, _OnlyPath):
+                error = (
+                    f"{key}: the cell holds no bytes, only the path {content.path}; write the pictures "
+                    "into the file, or make a list of their paths the source"
+                )
             taken.add(target)
-            yield Item(key, "", target, error=error), content
+            yield Item(key, "", target, error=error), content if isinstance(content, bytes) else b""
+    if not taken and shard.column is None:
+        raise ValueError(f"no picture in {shard.address} (looked for {' '.join(IMAGE_SUFFIXES)})")
+
+
+class _OnlyPath(NamedTuple):
+    """A cell of the datasets library that names a file instead of holding it."""
+
+    path: str
 
 
 def name_row(shard: str, row: int) -> str:
@@ -202,7 +222,7 @@ def _choose_column(schema: pyarrow.Schema, address: str, column: str | None) -> 
     raise ValueError(f"{address} has no column of pictures or paths, but {schema.names}")
 
 
-def _rows_of_parquet(shard: Shard, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def _rows_of_parquet(shard: Shard, file: IO[bytes]) -> Iterator[tuple[str, bytes | _OnlyPath]]:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -210,11 +230,12 @@ def _rows_of_parquet(shard: Shard, file: IO[bytes]) -> Iterator[tuple[str, bytes
         parquet = pyarrow.parquet.ParquetFile(file)
         row = shard.first
         for batch in parquet.iter_batches(_BATCH, row_groups=[shard.group], columns=[shard.column]):
-            cells = batch.column(0)
-            if pa.types.is_struct(cells.type):
-                cells = cells.field("bytes")
-            for cell in cells:
-                yield name_row(shard.key, row), cell.as_py() or b""
+            for cell in batch.column(0):
+                value = cell.as_py()
+                if isinstance(value, dict):
+                    path = value.get("path")
+                    value = value["bytes"] or (_OnlyPath(path) if path else None)
+                yield name_row(shard.key, row), value or b""
                 row += 1
     except pa.ArrowInvalid as e:
         raise ValueError(f"{shard.address} is damaged: {e}") from e

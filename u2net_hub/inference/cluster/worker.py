@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...ordered import map_ordered
 from ..folders import reason_of
+from ..memory import return_memory
 from ..pipeline import SaliencyPipeline
 from ..result import class_index
 from ..stream import FAILURES
@@ -110,6 +111,7 @@ class PhotoWorker:
                 "choose a bucket, or a folder that all machines share"
             )
         limit_threads(self._cores)
+        return_memory()
         source = unpack_weights(plan.weights, self._fetch_weights)
         pipeline = SaliencyPipeline(source, **plan.pipeline)
         label = None if plan.label is None else class_index(pipeline.config, plan.label)
