@@ -14,13 +14,15 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -28,7 +30,7 @@ ROOT = HERE.parents[1]
 RECORD, PAGE = HERE / "results.json", ROOT / "docs" / "cluster.md"
 BEGIN = "<!-- cluster: begin (python model_cards/cluster/measure.py --render) -->"
 END = "<!-- cluster: end -->"
-PARTS = ("overhead", "memory", "bucket", "rates", "listing")
+PARTS = ("malloc", "overhead", "memory", "bucket", "rates", "listing")
 MB = 1e6
 
 # The prices of the simulation in dollars: what large clouds asked in 2026, rounded
@@ -36,6 +38,8 @@ PRICES = {"core-hour": 0.04, "1000 PUT or LIST": 0.005, "1000 GET": 0.0004, "GB 
 PHOTOS = 10_000_000
 # What S3 allows for each prefix and second, by its documentation
 PUTS_PER_PREFIX = 3500
+# A part of a Parquet destination holds at most so much (inference/cluster/worker.py)
+PART_ROWS, PART_BYTES = 512, 64 << 20
 # An answer of S3 to a LIST from the same region
 LIST_SECONDS = 0.2
 
@@ -80,10 +84,11 @@ def save_tiny(folder: Path) -> Path:
     return U2Net(config).save_pretrained(folder)
 
 
-def in_process(task: str, **arguments: Any) -> dict[str, Any]:
+def in_process(task: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
     """Run one of the functions below in a process of its own, and return its answer."""
     words = [sys.executable, __file__, "--task", json.dumps({"task": task, **arguments})]
-    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    variables = {**os.environ, **(environment or {})}
+    run = subprocess.run(words, capture_output=True, text=True, check=False, env=variables)
     if run.returncode:
         raise RuntimeError(f"{task} {arguments} failed: {run.stderr[-2000:]}")
     answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
@@ -99,11 +104,21 @@ def files_task(source: str, out: str, model: str, precision: str) -> dict[str, A
     opened = time.perf_counter()
     summary = run_files(pipeline, source, out)
     seconds = time.perf_counter() - opened
-    return {"photos": summary.count("written"), "start": opened - start, "seconds": seconds}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {
+        "photos": summary.count("written"), "start": opened - start, "seconds": seconds, "peak MB": peak,
+    }  # fmt: skip
 
 
 def ray_task(
-    source: str, out: str, model: str, precision: str, workers: int, cpus: int, engine: str = "auto"
+    source: str,
+    out: str,
+    model: str,
+    precision: str,
+    workers: int,
+    cpus: int,
+    engine: str = "auto",
+    format: str = "png",
 ) -> dict[str, Any]:
     """Time `run_on_ray`, and sample the memory of the driver and of the workers each second."""
     import psutil
@@ -133,7 +148,7 @@ def ray_task(
     start = time.perf_counter()
     summary = run_on_ray(
         source, out, model=model, precision=precision, engine=engine, device="cpu",  # type: ignore[arg-type]
-        address="local", workers=workers, cpus_per_worker=cpus,
+        format=format, address="local", workers=workers, cpus_per_worker=cpus,
     )  # fmt: skip
     wall = time.perf_counter() - start
     ended.set()
@@ -153,20 +168,47 @@ def ray_task(
     }  # fmt: skip
 
 
+def measure_malloc(scratch: Path, small: bool) -> dict[str, Any]:
+    """Time `run_files` by turns with malloc's own settings and with those of `u2net cutout`."""
+    from u2net_hub.inference.memory import MALLOC_ENVIRONMENT
+
+    count, rounds = (20, 1) if small else (200, 5)
+    make_photos(scratch / "photos", count, (400, 300))
+    network = {"source": str(scratch / "photos"), "model": "u2netp-168", "precision": "int8"}
+    runs: dict[str, list[dict[str, Any]]] = {"default": [], "tuned": []}
+    for turn in range(rounds):
+        for name, environment in (("default", {}), ("tuned", MALLOC_ENVIRONMENT)):
+            run = in_process("files", environment, out=str(scratch / f"{name}-{turn}"), **network)
+            runs[name].append(run)
+    found: dict[str, Any] = {"photos": count, "network": "u2netp-168, int8", "rounds": rounds}
+    for name, each in runs.items():
+        found[name] = {key: median(run[key] for run in each) for key in ("seconds", "peak MB")}
+    return found
+
+
 def measure_overhead(scratch: Path, small: bool) -> dict[str, Any]:
-    """Time the same photos without Ray, and with it in two divisions of the cores."""
+    """Time the same photos without Ray, with it in two divisions of the cores, and again without.
+
+    All have the same settings of malloc.
+    """
+    from u2net_hub.inference.memory import MALLOC_ENVIRONMENT
+
     count = 100 if small else 2000
     make_photos(scratch / "photos", count, (400, 300))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     network = {"source": str(scratch / "photos"), "model": "u2netp-168", "precision": "int8"}
     found: dict[str, Any] = {"photos": count, "network": "u2netp-168, int8", "cores": cores}
-    found["run_files"] = in_process("files", out=str(scratch / "files"), **network)
+    found["run_files"] = None  # comes first in the table
+    files = [in_process("files", MALLOC_ENVIRONMENT, out=str(scratch / "files"), **network)]
     found[f"1 worker, {cores} cores"] = in_process(
         "ray", out=str(scratch / "one"), workers=1, cpus=cores, **network
     )
     found[f"{cores} workers, 1 core each"] = in_process(
         "ray", out=str(scratch / "each"), workers=cores, cpus=1, **network
     )
+    files.append(in_process("files", MALLOC_ENVIRONMENT, out=str(scratch / "again"), **network))
+    found["run_files"] = {key: mean(run[key] for run in files) for key in files[0]}
+    found["seconds of run_files, before and after"] = [run["seconds"] for run in files]
     return found
 
 
@@ -208,20 +250,20 @@ def measure_bucket(scratch: Path, small: bool) -> dict[str, Any]:
 
 
 def measure_rates(scratch: Path, small: bool) -> dict[str, Any]:
-    """Time the default network with a worker for each core, and weigh the outputs."""
+    """Time the default network with a worker for each core, and weigh the outputs as PNG and as WebP."""
     count = 24 if small else 200
     make_photos(scratch / "photos", count, (400, 300))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found: dict[str, Any] = {"cores": cores, "size": "400 × 300 px"}
-    for precision in ("exact", "fast", "int8"):
-        out = scratch / precision
+    for precision, format in (("exact", "png"), ("fast", "png"), ("int8", "png"), ("int8", "webp")):
+        out = scratch / f"{precision}-{format}"
         run = in_process(
             "ray", source=str(scratch / "photos"), out=str(out), model="u2netp", precision=precision,
-            workers=cores, cpus=1,
+            workers=cores, cpus=1, format=format,
         )  # fmt: skip
-        sizes = [path.stat().st_size for path in out.rglob("*.png")]
-        found[precision] = {**run, "photos per second and core": run["photos"] / run["seconds"] / cores}
-        found["bytes of a cutout"] = mean(sizes)
+        run["photos per second and core"] = run["photos"] / run["seconds"] / cores
+        run["bytes of a cutout"] = mean(path.stat().st_size for path in out.rglob(f"*.{format}"))
+        found[precision if format == "png" else f"{precision}, {format}"] = run
     return found
 
 
@@ -243,7 +285,7 @@ def measure_listing(scratch: Path, small: bool) -> dict[str, Any]:
     feed = BlockFeed(pages, Done())
     feed.start()
     blocks = 0
-    while not feed.is_empty:
+    while feed.has_work():
         blocks += feed.take(64) is not None
     seconds = time.perf_counter() - start
     grown = psutil.Process().memory_info().rss - before
@@ -267,6 +309,7 @@ def render(record: dict[str, Any]) -> str:
         lines += _overhead_table(record["overhead"])
     if "memory" in record:
         lines += _memory_table(record["memory"])
+        lines += _malloc_lines(record["malloc"], record["overhead"])
     if "bucket" in record:
         bucket = record["bucket"]
         lines += [
@@ -295,6 +338,20 @@ def _overhead_table(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+def _malloc_lines(found: dict[str, Any], overhead: dict[str, Any]) -> list[str]:
+    default, tuned = found["default"], found["tuned"]
+    one = next(run for name, run in overhead.items() if name.startswith("1 worker"))
+    sizes = one["memory MB"]["worker"]
+    return [
+        f"Over the {overhead['photos']:,} cutouts above, the one worker held {sizes['second fifth']:.0f} MB "
+        f"in the second fifth and {sizes['last fifth']:.0f} MB in the last. Workers and `u2net cutout` set "
+        f"malloc so that it keeps few arenas: {found['photos']} photos took {tuned['seconds']:.1f} s with it "
+        f"and {default['seconds']:.1f} s without (medians of {found['rounds']} runs by turns), with peaks of "
+        f"{tuned['peak MB']:.0f} and {default['peak MB']:.0f} MB.",
+        "",
+    ]
+
+
 def _memory_table(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Resident memory in MB over {found['photos']:,} photos of 64 × 48 px:",
@@ -309,37 +366,55 @@ def _memory_table(found: dict[str, Any]) -> list[str]:
 
 
 def _simulation(rates: dict[str, Any], listing: dict[str, Any]) -> list[str]:
-    """Calculate time and cost of ten million photos; nothing here is measured but speed and size."""
+    """Calculate time and cost of ten million photos; nothing here is measured but speed, size and memory."""
     lines = [
         f"On paper, {PHOTOS:,} cutouts of {rates['size']} by `u2netp`, a core for ${PRICES['core-hour']} an "
         "hour:",
         "",
-        "| precision | photos per second and core | core-hours | on 64 cores | on 512 cores | cores cost |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| precision, format | photos per second and core | memory of a worker (MB) | kB of a cutout "
+        "| core-hours | on 64 cores | on 512 cores | cores cost |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for precision in ("exact", "fast", "int8"):
-        rate = rates[precision]["photos per second and core"]
+    runs = {name: run for name, run in rates.items() if isinstance(run, dict)}
+    for name, run in runs.items():
+        rate = run["photos per second and core"]
         hours = PHOTOS / rate / 3600
-        columns = [f"{rate:.1f}", f"{hours:,.0f}", f"{hours / 64:.1f} h", f"{hours / 512:.1f} h"]
-        lines.append(f"| {precision} | {' | '.join(columns)} | ${hours * PRICES['core-hour']:,.0f} |")
+        peak = run["memory MB"]["worker"]["peak"]
+        columns = [
+            name if "," in name else f"{name}, png", f"{rate:.1f}", f"{peak:.0f}",
+            f"{run['bytes of a cutout'] / 1000:.0f}", f"{hours:,.0f}", f"{hours / 64:.1f} h",
+            f"{hours / 512:.1f} h", f"${hours * PRICES['core-hour']:,.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(columns)} |")
     put, get = PRICES["1000 PUT or LIST"], PRICES["1000 GET"]
-    size = rates["bytes of a cutout"] * PHOTOS / 1e9
-    files, shards = PHOTOS / 1000 * (put + get) + PHOTOS / 1e6 * put, PHOTOS / 512 / 1000 * (put + get)
-    rate = rates["exact"]["photos per second and core"]
+    png, webp = (rates[name]["bytes of a cutout"] for name in ("int8", "int8, webp"))
+    in_part = min(PART_ROWS, PART_BYTES / png)
+    files = PHOTOS / 1000 * (put + get) + PHOTOS / 1e6 * put
+    shards = PHOTOS / in_part / 1000 * put + PHOTOS / PART_ROWS / 1000 * get
+    exact, int8 = (rates[name]["photos per second and core"] for name in ("exact", "int8"))
     kept = listing["bytes for each name"]
     return [
         *lines,
         "",
         f"- Requests, at ${put} for 1,000 PUT or LIST and ${get} for 1,000 GET: a file for each photo costs "
-        f"${files:,.0f}; shards of 512 photos and a Parquet destination cost ${shards:,.2f}.",
-        f"- Size: the cutouts take {size:,.0f} GB, ${size * PRICES['GB and month']:,.0f} a month.",
-        f"- Writing: a prefix of S3 takes {PUTS_PER_PREFIX:,} PUT a second. {PUTS_PER_PREFIX / rate:,.0f} "
-        "cores in `exact` reach that, if all outputs lie in one folder.",
-        f"- Listing: 1,000 keys take about {LIST_SECONDS} s, and {1000 / LIST_SECONDS / rate:,.0f} "
-        f"cores in `exact` are as fast. The driver itself takes {listing['names per second']:,.0f} names a "
-        f"second, and keeps {kept:.0f} bytes for each: {kept * PHOTOS / MB:,.0f} MB.",
+        f"${files:,.0f}; shards of {PART_ROWS} photos as the source and a Parquet destination, whose parts "
+        f"hold {in_part:.0f} such cutouts, cost ${shards:,.2f}.",
+        f"- Size: the cutouts take {_gb(png)} as PNG and {_gb(webp)} as WebP. 512 cores in `int8` write "
+        f"{512 * int8 * png / MB:,.0f} MB of PNG a second.",
+        f"- Writing: a prefix of S3 takes {PUTS_PER_PREFIX:,} PUT a second. {PUTS_PER_PREFIX / exact:,.0f} "
+        f"cores in `exact` or {PUTS_PER_PREFIX / int8:,.0f} in `int8` reach that, if all outputs lie in one "
+        "folder.",
+        f"- Listing: 1,000 keys take about {LIST_SECONDS} s, and {1000 / LIST_SECONDS / exact:,.0f} cores in "
+        f"`exact` or {1000 / LIST_SECONDS / int8:,.0f} in `int8` are as fast. The driver itself takes "
+        f"{listing['names per second']:,.0f} names a second, and keeps {kept:.0f} bytes for each: "
+        f"{kept * PHOTOS / MB:,.0f} MB.",
         "",
     ]
+
+
+def _gb(size: float) -> str:
+    total = size * PHOTOS / 1e9
+    return f"{total:,.0f} GB (${total * PRICES['GB and month']:,.0f} a month)"
 
 
 def main() -> None:
@@ -358,6 +433,7 @@ def main() -> None:
         parser.error(f"{RECORD} does not exist; measure first")
     if not chosen.render:
         measures = {
+            "malloc": measure_malloc,
             "overhead": measure_overhead,
             "memory": measure_memory,
             "bucket": measure_bucket,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from u2net_hub.inference.cluster.compact_set import hash_names
 from u2net_hub.inference.cluster.feed import BlockFeed
 from u2net_hub.inference.cluster.lease import Lease
 from u2net_hub.inference.cluster.manifest import Done, Manifest, PartWriter, failed_row
-from u2net_hub.inference.cluster.photo_sources import Item, find_photos
+from u2net_hub.inference.cluster.photo_sources import Item, Shard, find_photos
 from u2net_hub.inference.cluster.run import _check_destination
 from u2net_hub.inference.cluster.shipped_weights import pack_weights, unpack_weights
 from u2net_hub.inference.cluster.worker import Block, DestinationError, PhotoWorker, WorkerPlan
@@ -193,6 +194,57 @@ def test_a_second_attempt_leaves_out_the_rows_of_the_first(tmp_path: Path, opene
     assert counts.written == 2
     assert not (tmp_path / "out/0.png").exists()
     assert (tmp_path / "out/1.png").exists()
+
+
+def shards_left(manifest: Manifest, folder: Path) -> tuple[BlockFeed, list[Any]]:
+    """What the next run of a folder of shards finds, and the shards that it gives to its workers."""
+    feed = BlockFeed(find_photos(str(folder), "png"), manifest.load())
+    feed.start()
+    shards = []
+    while feed.has_work():
+        block = feed.take(1)
+        assert block is not None
+        shards.append(block.photos)
+    return feed, shards
+
+
+def test_a_tar_file_that_is_done_is_not_read_again(tmp_path: Path, opened: PhotoWorker) -> None:
+    items = photos(tmp_path / "in", 3)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "a.tar", "w") as tar:
+        for item in items:
+            tar.add(item.address, item.key)
+    manifest = Manifest(str(tmp_path / "out"))
+    (shard,) = find_photos(str(shards), "png")
+    assert isinstance(shard, Shard)
+    assert opened.run(Block(1, shard)).written == 3
+    feed, left = shards_left(manifest, shards)
+    assert (left, feed.skipped, feed.total) == ([], 3, 3)
+
+    with tarfile.open(shards / "a.tar", "a") as tar:  # another file of the same name
+        tar.add(items[0].address, "new.png")
+    feed, left = shards_left(manifest, shards)
+    assert (len(left), feed.skipped, feed.total) == (1, 3, None)
+    counts = opened.run(Block(2, left[0]))
+    assert (counts.written, counts.failed) == (1, 0)
+    assert shards_left(manifest, shards)[1] == []
+
+
+def test_a_tar_file_with_a_failed_photo_is_read_again(tmp_path: Path, opened: PhotoWorker) -> None:
+    (item,) = photos(tmp_path / "in", 1)
+    (tmp_path / "in/broken.png").write_bytes(b"broken")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "a.tar", "w") as tar:
+        tar.add(item.address, item.key)
+        tar.add(tmp_path / "in/broken.png", "broken.png")
+    manifest = Manifest(str(tmp_path / "out"))
+    for number in range(2):
+        _, (shard,) = shards_left(manifest, shards)
+        counts = opened.run(Block(number, shard))
+        assert (counts.written, counts.failed) == (1 - number, 1)
+    assert manifest.load().whole_shards["a.tar"].photos == 2
 
 
 def test_an_output_never_replaces_its_photo(tmp_path: Path, opened: PhotoWorker) -> None:

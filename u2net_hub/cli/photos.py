@@ -203,12 +203,14 @@ def _make(
 ) -> None:
     """Make the outputs of one run, here or on a cluster, or watch a folder until Ctrl-C or SIGTERM."""
     from ..inference import SaliencyPipeline, run_files, watch_files
+    from ..inference.memory import tune_malloc
 
     _check_streams(inputs, out, as_json)
     cluster.check(inputs, out, watch=watch)
     if cluster.address is not None:
         run_on_cluster(cluster, inputs, out, {**settings, **weights, "model": model}, as_json=as_json)
         return
+    tune_malloc()
     pipeline = SaliencyPipeline.from_pretrained(model, **weights)
     if not watch:
         _finish(run_files(pipeline, inputs, out, on_file=_progress(), **settings), as_json)

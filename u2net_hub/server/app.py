@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..inference.memory import return_memory
+from ..inference.memory import tune_malloc
 from .auth import Keys
 from .guard import Guard
 from .logs import open_log
@@ -52,7 +52,7 @@ def create_app(
         OSError: A source or the file of keys cannot be read.
     """
     if settings is None:  # this process is for the server alone
-        return_memory()
+        tune_malloc()
         settings = Settings.from_environment()
     keys = Keys(settings.read_keys())
     metrics = Metrics()

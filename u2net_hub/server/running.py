@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..hub import resolve
-from ..inference.memory import return_memory
+from ..inference.memory import tune_malloc
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def serve(
         "ws": "none",
     }
     signal.signal(signal.SIGTERM, _stop)
-    return_memory()
+    tune_malloc()
     if workers > 1:
         os.environ.update(settings.to_environment())
         uvicorn.run("u2net_hub.server:create_app", factory=True, workers=workers, **options)

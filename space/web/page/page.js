@@ -150,7 +150,8 @@ addEventListener("drop", async event => {
   const entries = [...event.dataTransfer.items].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
   const files = [...event.dataTransfer.files];
   if (!entries.some(entry => entry.isDirectory)) return take(files);
-  take((await Promise.all(entries.map(filesOf))).flat());
+  const unread = [];
+  take((await Promise.all(entries.map(entry => filesOf(entry, unread)))).flat(), unread);
 });
 addEventListener("paste", event => {
   const files = [...event.clipboardData.files];
@@ -164,22 +165,29 @@ for (const button of document.querySelectorAll("[data-example]")) {
   });
 }
 
-/** The files in a folder that was dropped, and in the folders in it. */
-async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader(), found = [];
-  for (;;) { // it gives a hundred at a time
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    found.push(...some);
+/** The files in a folder that was dropped, and in the folders in it; names that cannot be read go to `unread`. */
+async function filesOf(entry, unread) {
+  const found = [];
+  try {
+    if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+    const reader = entry.createReader();
+    for (;;) { // it gives a hundred at a time
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) break;
+      found.push(...some);
+    }
+  } catch {
+    unread.push(entry.name);
   }
-  return (await Promise.all(found.map(filesOf))).flat();
+  return (await Promise.all(found.map(each => filesOf(each, unread)))).flat();
 }
 
-function take(files) {
+/** Begin with a new choice: files, and the names of those that could not be read. */
+function take(files, unread = []) {
   if (files.length > 1) files = files.filter(file => file.type.startsWith("image/") || PICTURE.test(file.name));
-  if (!files.length) return tell("There is no photo in what you chose.");
-  photos = files.map(file => ({name: file.webkitRelativePath || file.name || "photo", file, outcome: "waiting", saved: null}));
+  if (!files.length && !unread.length) return tell("There is no photo in what you chose.");
+  const named = files.map(file => ({name: file.webkitRelativePath || file.name || "photo", file}));
+  photos = [...named, ...unread.map(name => ({name, file: null}))];
   desk.dataset.photo = "chosen";
   work();
 }
@@ -217,6 +225,7 @@ async function show(photo) {
   $("working").textContent = "Finding the object …";
   $("stage").ariaBusy = "true";
   try {
+    if (!photo.file) throw new Error("The browser cannot read it. Are you allowed to open it?");
     const answer = await ask({do: "open", file: photo.file});
     await cut(() => {
       paint($("before"), answer.before);
@@ -242,7 +251,7 @@ async function cut(first = () => {}) {
   paint($("after"), after);
   $("empty").hidden = true;
   $("stage").hidden = false;
-  if (soft) tell("The edges of this photo could not be solved, so they are soft.");
+  if (soft) tell("The network is too unsure of this object for such edges, so they are soft.");
 }
 
 function recut() {

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -178,20 +179,22 @@ class BlockFeed:
         return total
 
     def _add_shard(self, shard: Shard) -> None:
-        done = frozenset(self._done.shards.get(shard.key, ()))
-        finished = 0
-        if shard.count is not None:
-            rows = range(shard.first, shard.first + shard.count)
-            hashes = hash_names([name_row(shard.key, row) for row in rows]).tolist() if done else []
-            done &= frozenset(hashes)
-            finished = len(done)
+        """Add a shard, unless all its photos are done."""
+        done = self._done.in_shard(shard.key)
+        count = shard.count
+        if count is None:
+            whole = self._done.whole_shards.get(shard.key)
+            if whole is not None and shard.version and whole.version == shard.version:
+                count = whole.photos
+        elif len(done):
+            rows = range(shard.first, shard.first + count)
+            hashes = hash_names([name_row(shard.key, row) for row in rows])
+            done = hashes[np.isin(hashes, done)]
         with self._changed:
             self._changed.wait_for(lambda: len(self._shards) < _AHEAD or self._closed)
-            self.listed += shard.count or 0
-            self.has_unknown |= shard.count is None
+            self.listed += count or 0
+            self.has_unknown |= count is None
             self.skipped += len(done)
-            if shard.count is None or finished < shard.count:
-                self._shards.append(
-                    Shard(shard.address, shard.key, shard.column, shard.group, shard.first, shard.count, done)
-                )
+            if count is None or len(done) < count:
+                self._shards.append(replace(shard, count=count, done=frozenset(done.tolist())))
             self._changed.notify_all()

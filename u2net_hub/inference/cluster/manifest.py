@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from io import BytesIO
 from itertools import count
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+import numpy as np
 
 from ... import __version__
 from ...ordered import map_ordered
-from .compact_set import CompactSet, hash_names, storable_name
+from .compact_set import CompactSet, Hashes, hash_names, storable_name
 from .photo_sources import PARQUET
 from .remote_files import join, list_folder, read_bytes, remove, write_bytes
 
@@ -28,6 +30,8 @@ SETTINGS = "_settings.json"
 MANIFEST = "_manifest"
 _FORMAT_VERSION = 1
 _READ_AT_ONCE = 16
+# The key of a `WholeShard` in the metadata of a part
+_WHOLE_SHARD = b"u2net_hub.whole_shard"
 
 
 class Row(TypedDict):
@@ -54,6 +58,16 @@ class Row(TypedDict):
     """The encoded output, if the destination is a Parquet data set."""
 
 
+class WholeShard(NamedTuple):
+    """A tar file that was read to its end. Only so is it known how many photos it holds."""
+
+    key: str
+    photos: int
+    """The number of its photos, of which some may have failed."""
+    version: str
+    """What changes when the file does; "" if unknown."""
+
+
 @dataclass
 class Done:
     """What the manifest says of earlier runs."""
@@ -62,9 +76,16 @@ class Done:
     """The photos that are done."""
     targets: CompactSet = field(default_factory=CompactSet)
     """Their outputs."""
-    shards: dict[str, set[int]] = field(default_factory=dict)
+    shards: dict[str, list[Hashes]] = field(default_factory=dict)
     """The hashes of the photos that are done, for each shard."""
+    whole_shards: dict[str, WholeShard] = field(default_factory=dict)
+    """The tar files that were read to their ends."""
     count: int = 0
+
+    def in_shard(self, key: str) -> Hashes:
+        """Return the hashes of the photos of a shard that are done, each once and sorted."""
+        parts = self.shards.get(key)
+        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
 
 
 class Manifest:
@@ -120,16 +141,21 @@ class Manifest:
         """
         done = Done()
         with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            for keys, targets, shards in map_ordered(
+            for keys, targets, shards, whole in map_ordered(
                 pool, self._load_part, self._parts(), ahead=2 * _READ_AT_ONCE
             ):
                 hashes = hash_names(keys)
                 done.count += len(keys)
                 done.keys.add(hashes)
                 done.targets.add(hash_names(targets))
-                for value, shard in zip(hashes, shards, strict=True):
+                places: dict[str, list[int]] = {}
+                for place, shard in enumerate(shards):
                     if shard is not None:
-                        done.shards.setdefault(shard, set()).add(int(value))
+                        places.setdefault(shard, []).append(place)
+                for shard, inside in places.items():
+                    done.shards.setdefault(shard, []).append(hashes[inside])
+                if whole is not None:
+                    done.whole_shards[whole.key] = whole
         return done
 
     def has_rows(self) -> bool:
@@ -139,7 +165,7 @@ class Manifest:
     def _parts(self) -> list[str]:
         return sorted(name for name in list_folder(self.folder) if name.endswith(PARQUET))
 
-    def _load_part(self, name: str) -> tuple[list[str], list[str], list[str | None]]:
+    def _load_part(self, name: str) -> tuple[list[str], list[str], list[str | None], WholeShard | None]:
         """Read the paths, outputs and shards of a part, and write it again without the failed rows."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -161,7 +187,9 @@ class Manifest:
         except (pa.ArrowInvalid, KeyError) as e:
             raise ValueError(f"{address} is damaged: {e}; remove it, and its photos are done again") from e
         outputs = [output or "" for output in table["output"].to_pylist()]
-        return table["path"].to_pylist(), outputs, table["shard"].to_pylist()
+        noted = (table.schema.metadata or {}).get(_WHOLE_SHARD)
+        whole = None if noted is None else WholeShard(*json.loads(noted))
+        return table["path"].to_pylist(), outputs, table["shard"].to_pylist(), whole
 
 
 class PartWriter:
@@ -209,12 +237,18 @@ class PartWriter:
         self.bytes += len(row["picture"] or b"")
         self.counts[row["status"]] += 1
 
-    def flush(self) -> None:
-        """Write the rows as a part. It is whole or absent: the process may be killed at any moment."""
+    def flush(self, whole: WholeShard | None = None) -> None:
+        """Write the rows as a part. It is whole or absent: the process may be killed at any moment.
+
+        Args:
+            whole: The tar file whose last photos these are; the part notes it, also if it has no rows.
+        """
         import pyarrow as pa
 
-        if self._rows:
+        if self._rows or whole is not None:
             table = pa.Table.from_pylist(self._rows, schema=row_schema())
+            if whole is not None:
+                table = table.replace_schema_metadata({_WHOLE_SHARD: json.dumps(whole)})
             write_bytes(self._address(self._attempt, self._number), _encode(table))
             self._rows = []
             self._number += 1

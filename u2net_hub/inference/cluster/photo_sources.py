@@ -54,6 +54,8 @@ class Shard:
     """The number of photos; None if unknown."""
     done: frozenset[int] = field(default=frozenset(), compare=False)
     """The hashes of the photos that are done already."""
+    version: str = ""
+    """What changes when the file does; "" if unknown."""
 
 
 def find_photos(
@@ -162,7 +164,7 @@ def _in_folder(
             shards += inside
     for entry in shards:
         if entry.key.lower().endswith(TAR):
-            yield Shard(entry.address, storable_name(entry.key))
+            yield Shard(entry.address, storable_name(entry.key), version=entry.version)
         else:
             yield from _in_parquet(entry, suffix, column)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..memory import MALLOC_ENVIRONMENT
 from .feed import BlockFeed
 from .lease import Lease
 from .session import import_ray
@@ -168,7 +169,11 @@ class WorkerPool:
             logger.warning("the cluster has no room for a worker, which needs %s", self._needs())
         for _ in range((self._wanted or room) - len(self._workers)):
             actor = self._actor_class.options(
-                num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_task_retries=0
+                num_cpus=self._cpus,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                max_task_retries=0,
+                runtime_env={"env_vars": MALLOC_ENVIRONMENT},
             ).remote(self._plan, self._cpus, [self._contents])
             self._workers.append(_Worker(actor, actor.open.remote()))
 

@@ -28,6 +28,9 @@ _RAISED = {
     "huggingface_hub.errors": ("HfHubHTTPError", "EntryNotFoundError"),
 }
 
+# Where file systems tell the version of a file
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified")
+
 Answer = TypeVar("Answer")
 
 
@@ -39,6 +42,8 @@ class Entry(NamedTuple):
     """The path relative to the folder that was listed, with "/" between its parts."""
     size: int
     """The size in bytes; 0 if unknown."""
+    version: str = ""
+    """What changes when the file does: the ETag of an object, the time of a local file; "" if unknown."""
 
 
 def is_url(address: str) -> bool:
@@ -128,7 +133,9 @@ def list_folder(folder: str) -> Iterator[str]:
     prefix = folder.rstrip("/") + "/"
     try:
         for page in _pages(prefix, recursive=False):
-            yield from (address[len(prefix) :].rstrip("/") for address, _ in page if address != prefix)
+            for each in page:
+                if each.address != prefix:
+                    yield each.key.rstrip("/")
     except FileNotFoundError:
         return
 
@@ -153,12 +160,11 @@ def list_tree(folder: str, suffixes: tuple[str, ...], leave_out: str | None = No
     other = None if leave_out is None else leave_out.rstrip("/") + "/"
     for page in _pages(prefix, recursive=True):
         entries = []
-        for address, size in page:
-            key = address[len(prefix) :]
-            hidden = key.startswith(".") or "/." in key
-            left_out = other is not None and address.startswith(other)
-            if key.lower().endswith(suffixes) and not hidden and not left_out:
-                entries.append(Entry(address, key, size))
+        for each in page:
+            hidden = each.key.startswith(".") or "/." in each.key
+            left_out = other is not None and each.address.startswith(other)
+            if each.key.lower().endswith(suffixes) and not hidden and not left_out:
+                entries.append(each)
         if entries:
             yield entries
 
@@ -167,10 +173,11 @@ def _list_local(folder: str, suffixes: tuple[str, ...], leave_out: str | None) -
     page: list[Entry] = []
     for path in walk_files(Path(folder), leave_out, suffixes):
         try:
-            size = path.stat().st_size
+            about = path.stat()
+            size, version = about.st_size, str(about.st_mtime_ns)
         except OSError:
-            size = 0  # opening it fails later, and the failure is reported
-        page.append(Entry(str(path), path.relative_to(folder).as_posix(), size))
+            size, version = 0, ""  # opening it fails later, and the failure is reported
+        page.append(Entry(str(path), path.relative_to(folder).as_posix(), size, version))
         if len(page) == _PAGE:
             yield page
             page = []
@@ -178,8 +185,8 @@ def _list_local(folder: str, suffixes: tuple[str, ...], leave_out: str | None) -
         yield page
 
 
-def _pages(prefix: str, *, recursive: bool) -> Iterator[list[tuple[str, int]]]:
-    """Yield (address, size) of what lies below a URL that ends in "/", in pages."""
+def _pages(prefix: str, *, recursive: bool) -> Iterator[list[Entry]]:
+    """Yield what lies below a URL that ends in "/", in pages."""
     scheme = prefix.partition("://")[0]
     if scheme in ("s3", "s3a"):
         yield from _s3_pages(prefix, recursive=recursive)
@@ -192,20 +199,22 @@ def _pages(prefix: str, *, recursive: bool) -> Iterator[list[tuple[str, int]]]:
             if each["type"] == "directory" and recursive:
                 folders.append(address)
             else:
-                page.append((address, int(each.get("size") or 0)))
+                version = next((str(each[name]) for name in _VERSIONS if each.get(name)), "")
+                page.append(Entry(address, address[len(prefix) :], int(each.get("size") or 0), version))
         yield sorted(page)
 
 
-def _s3_pages(prefix: str, *, recursive: bool) -> Iterator[list[tuple[str, int]]]:
+def _s3_pages(prefix: str, *, recursive: bool) -> Iterator[list[Entry]]:
     """Yield the keys of a bucket; s3fs itself would keep them all in memory."""
     scheme, _, rest = prefix.partition("://")
     bucket, _, key = rest.partition("/")
     request = {"Bucket": bucket, "Prefix": key, **({} if recursive else {"Delimiter": "/"})}
     while True:
         answer = _call(prefix, lambda files, _: files.call_s3("list_objects_v2", **request))
-        found = [(each["Key"], int(each["Size"])) for each in answer.get("Contents", ())]
-        found += [(each["Prefix"], 0) for each in answer.get("CommonPrefixes", ())]
-        yield [(f"{scheme}://{bucket}/{name}", size) for name, size in found]
+        objects = [(each["Key"], int(each["Size"]), each["ETag"]) for each in answer.get("Contents", ())]
+        objects += [(each["Prefix"], 0, "") for each in answer.get("CommonPrefixes", ())]
+        place = f"{scheme}://{bucket}"
+        yield [Entry(f"{place}/{name}", name[len(key) :], size, tag) for name, size, tag in objects]
         if not answer.get("IsTruncated"):
             return
         request["ContinuationToken"] = answer["NextContinuationToken"]

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...ordered import map_ordered
 from ..folders import reason_of
-from ..memory import return_memory
 from ..pipeline import SaliencyPipeline
 from ..result import class_index
 from ..stream import FAILURES
 from .compact_set import hash_names
 from .lease import holds_lease
-from .manifest import Manifest, PartWriter, Row, failed_row
+from .manifest import Manifest, PartWriter, Row, WholeShard, failed_row
 from .photo_rows import LoadedPhoto, PhotoRows, limit_threads
 from .photo_sources import Item, Shard, read_shard
 from .remote_files import exists, is_url, join, read_bytes, remove, write_bytes
@@ -94,6 +93,7 @@ class PhotoWorker:
         self._manifest = plan.manifest
         self._contents = contents
         self._counts = Counts()
+        self._whole_shard: WholeShard | None = None
 
     def open(self) -> dict[str, str]:
         """Load the weights, open the engine, and say where and how it runs.
@@ -111,7 +111,6 @@ class PhotoWorker:
                 "choose a bucket, or a folder that all machines share"
             )
         limit_threads(self._cores)
-        return_memory()
         source = unpack_weights(plan.weights, self._fetch_weights)
         pipeline = SaliencyPipeline(source, **plan.pipeline)
         label = None if plan.label is None else class_index(pipeline.config, plan.label)
@@ -151,6 +150,7 @@ class PhotoWorker:
         """
         counts = Counts(block.number)
         self._counts = counts
+        self._whole_shard = None
         name = f"{self._plan.run}-{block.number:08d}"
         writer = PartWriter(self._manifest.folder, name, block.attempt)
         finished = writer.read() if block.attempt > 1 else set()
@@ -172,7 +172,7 @@ class PhotoWorker:
             if full or time.monotonic() - last > _PART_SECONDS:
                 writer.flush()
                 last = time.monotonic()
-        writer.flush()
+        writer.flush(self._whole_shard)
         return counts
 
     def _one_by_one(self, photos: Iterable[LoadedPhoto], note: str, attempt: int) -> Iterator[Row]:
@@ -231,10 +231,14 @@ class PhotoWorker:
 
     def _load_shard(self, shard: Shard) -> Iterator[LoadedPhoto]:
         try:
+            seen = 0
             for item, content in read_shard(shard, self._plan.options.format):
+                seen += 1
                 if int(hash_names([item.key])[0]) not in shard.done:
                     skipped = item.error is None and self._is_there(item)
                     yield LoadedPhoto(item, content, skipped=skipped, shard=shard.key)
+            if shard.column is None:
+                self._whole_shard = WholeShard(shard.key, seen, shard.version)
         except FAILURES as e:
             error = reason_of(e, shard.address)
             yield LoadedPhoto(Item(shard.key, "", ""), error=error, shard=shard.key)
