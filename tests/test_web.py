@@ -512,6 +512,30 @@ def test_a_photo_can_be_dropped_on_the_page(visitor: Visitor) -> None:
 
 
 @in_browser
+def test_what_cannot_be_read_in_a_dropped_folder_is_named(visitor: Visitor) -> None:
+    visitor.page.evaluate(
+        """text => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            const photo = new File([bytes], "good.jpg", {type: "image/jpeg"});
+            const once = entries => () => ({readEntries: done => done(entries.splice(0))});
+            const locked = {name: "locked", isDirectory: true,
+                createReader: () => ({readEntries: (_, failed) => failed(new DOMException("no"))})};
+            const good = {name: "good.jpg", isFile: true, file: done => done(photo)};
+            const folder = {name: "folder", isDirectory: true, createReader: once([locked, good])};
+            const drop = new Event("drop", {bubbles: true, cancelable: true});
+            drop.dataTransfer = {items: [{webkitGetAsEntry: () => folder}], files: []};
+            document.body.dispatchEvent(drop);
+        }""",
+        base64.b64encode((EXAMPLES / "chelsea.jpg").read_bytes()).decode(),
+    )
+    rows = visitor.page.locator("#rows li")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("done")
+    expect(rows.nth(1)).to_contain_text("locked")
+    expect(rows.nth(1)).to_contain_text("The browser cannot read it")
+
+
+@in_browser
 def test_the_keyboard_is_enough(visitor: Visitor) -> None:
     page = visitor.page
     page.evaluate("document.activeElement.blur()")

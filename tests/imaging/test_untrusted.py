@@ -119,6 +119,7 @@ def test_a_plain_ppm_of_many_comments_is_refused() -> None:
         load(b"P3 2 2 255\n" + b"#\n" * 500)
 
 
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")  # by Pillow 13, which counts them too
 @pytest.mark.parametrize(
     ("file", "is_read"),
     [

@@ -213,10 +213,12 @@ def test_a_killed_worker_loses_no_photo_and_repeats_none(
 ) -> None:
     monkeypatch.setattr(pool, "_POLLED_EVERY", 0.2)
     killed: list[int] = []
+    arenas: list[str | None] = []
 
     def kill(progress: Progress) -> None:
         if not killed and progress.written > 0:
             killed.extend(workers_of(os.getpid())[:1])
+            arenas.extend(psutil.Process(pid).environ().get("MALLOC_ARENA_MAX") for pid in killed)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
@@ -232,6 +234,7 @@ def test_a_killed_worker_loses_no_photo_and_repeats_none(
         on_progress=kill,
     )
     assert killed
+    assert arenas == ["2"]  # or the memory of workers grows with each block
     rows = rows_of(summary.manifest)
     assert each_once(rows)
     assert summary.written == len(rows) == len(files_in(tmp_path / "out")) == 60
