@@ -170,7 +170,7 @@ def ray_task(
 
 def measure_malloc(scratch: Path, small: bool) -> dict[str, Any]:
     """Time `run_files` by turns with malloc's own settings and with those of `u2net cutout`."""
-    from u2net_hub.inference.memory import MALLOC_ENVIRONMENT
+    from u2net_hub.inference.malloc import MALLOC_ENVIRONMENT
 
     count, rounds = (20, 1) if small else (200, 5)
     make_photos(scratch / "photos", count, (400, 300))
@@ -191,7 +191,7 @@ def measure_overhead(scratch: Path, small: bool) -> dict[str, Any]:
 
     All have the same settings of malloc.
     """
-    from u2net_hub.inference.memory import MALLOC_ENVIRONMENT
+    from u2net_hub.inference.malloc import MALLOC_ENVIRONMENT
 
     count = 100 if small else 2000
     make_photos(scratch / "photos", count, (400, 300))

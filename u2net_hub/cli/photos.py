@@ -202,8 +202,7 @@ def _make(
     as_json: bool,
 ) -> None:
     """Make the outputs of one run, here or on a cluster, or watch a folder until Ctrl-C or SIGTERM."""
-    from ..inference import SaliencyPipeline, run_files, watch_files
-    from ..inference.memory import tune_malloc
+    from ..inference import SaliencyPipeline, run_files, tune_malloc, watch_files
 
     _check_streams(inputs, out, as_json)
     cluster.check(inputs, out, watch=watch)

@@ -15,6 +15,7 @@ from .folders import (
     Summary as Summary,
     run_files as run_files,
 )
+from .malloc import tune_malloc as tune_malloc
 from .pipeline import (
     Prepared as Prepared,
     SaliencyPipeline as SaliencyPipeline,

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..inference.memory import tune_malloc
+from ..inference import tune_malloc
 from .auth import Keys
 from .guard import Guard
 from .logs import open_log

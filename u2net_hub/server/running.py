@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..hub import resolve
-from ..inference.memory import tune_malloc
+from ..inference import tune_malloc
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..memory import MALLOC_ENVIRONMENT
+from ..malloc import MALLOC_ENVIRONMENT
 from .feed import BlockFeed
 from .lease import Lease
 from .session import import_ray
