@@ -244,7 +244,24 @@ def test_a_tar_file_with_a_failed_photo_is_read_again(tmp_path: Path, opened: Ph
         _, (shard,) = shards_left(manifest, shards)
         counts = opened.run(Block(number, shard))
         assert (counts.written, counts.failed) == (1 - number, 1)
-    assert manifest.load().whole_shards["a.tar"].photos == 2
+    assert manifest.load().whole_shards == {}
+
+
+def test_a_failed_photo_of_a_changed_tar_file_is_tried_again(tmp_path: Path, opened: PhotoWorker) -> None:
+    items = photos(tmp_path / "in", 3)
+    (tmp_path / "in/broken.png").write_bytes(b"broken")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    manifest = Manifest(str(tmp_path / "out"))
+    for number, names in enumerate([[item.key for item in items], ["0.png", "broken.png"]]):
+        with tarfile.open(shards / "a.tar", "w") as tar:
+            for name in names:
+                tar.add(tmp_path / "in" / name, name)
+        _, (shard,) = shards_left(manifest, shards)
+        opened.run(Block(number, shard))
+    for number in (2, 3):  # more photos are done than the new file holds
+        _, (shard,) = shards_left(manifest, shards)
+        assert opened.run(Block(number, shard)).failed == 1
 
 
 def test_an_output_never_replaces_its_photo(tmp_path: Path, opened: PhotoWorker) -> None:

@@ -178,6 +178,12 @@ class BlockFeed:
                 break
         return total
 
+    def _skip(self, photos: int) -> None:
+        with self._changed:
+            self.listed += photos
+            self.skipped += photos
+            self._changed.notify_all()
+
     def _add_shard(self, shard: Shard) -> None:
         """Add a shard, unless all its photos are done."""
         done = self._done.in_shard(shard.key)
@@ -185,7 +191,8 @@ class BlockFeed:
         if count is None:
             whole = self._done.whole_shards.get(shard.key)
             if whole is not None and shard.version and whole.version == shard.version:
-                count = whole.photos
+                self._skip(whole.photos)
+                return
         elif len(done):
             rows = range(shard.first, shard.first + count)
             hashes = hash_names([name_row(shard.key, row) for row in rows])

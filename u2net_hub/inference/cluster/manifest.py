@@ -59,11 +59,11 @@ class Row(TypedDict):
 
 
 class WholeShard(NamedTuple):
-    """A tar file that was read to its end. Only so is it known how many photos it holds."""
+    """A tar file of which all photos are done. Only so is it known how many it holds."""
 
     key: str
     photos: int
-    """The number of its photos, of which some may have failed."""
+    """The number of its photos."""
     version: str
     """What changes when the file does; "" if unknown."""
 
@@ -79,7 +79,7 @@ class Done:
     shards: dict[str, list[Hashes]] = field(default_factory=dict)
     """The hashes of the photos that are done, for each shard."""
     whole_shards: dict[str, WholeShard] = field(default_factory=dict)
-    """The tar files that were read to their ends."""
+    """The tar files of which all photos are done."""
     count: int = 0
 
     def in_shard(self, key: str) -> Hashes:

@@ -174,7 +174,7 @@ def _list_local(folder: str, suffixes: tuple[str, ...], leave_out: str | None) -
     for path in walk_files(Path(folder), leave_out, suffixes):
         try:
             about = path.stat()
-            size, version = about.st_size, str(about.st_mtime_ns)
+            size, version = about.st_size, f"{about.st_size}-{about.st_mtime_ns}"
         except OSError:
             size, version = 0, ""  # opening it fails later, and the failure is reported
         page.append(Entry(str(path), path.relative_to(folder).as_posix(), size, version))

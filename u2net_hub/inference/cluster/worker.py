@@ -172,7 +172,7 @@ class PhotoWorker:
             if full or time.monotonic() - last > _PART_SECONDS:
                 writer.flush()
                 last = time.monotonic()
-        writer.flush(self._whole_shard)
+        writer.flush(None if counts.failed else self._whole_shard)
         return counts
 
     def _one_by_one(self, photos: Iterable[LoadedPhoto], note: str, attempt: int) -> Iterator[Row]:
