@@ -301,7 +301,7 @@ def render(record: dict[str, Any]) -> str:
     """Write the tables of the page."""
     machine, versions = record["machine"], record["versions"]
     lines = [
-        f"Measured on {machine['usable cores']} cores of a {machine['cpu']}, Ray {versions['ray']}, Python "
+        f"Measured on {machine['usable cores']} cores ({machine['cpu']}), Ray {versions['ray']}, Python "
         f"{versions['python']}.",
         "",
     ]
